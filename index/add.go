@@ -1,0 +1,358 @@
+package index
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io/fs"
+	"iter"
+	"strings"
+
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// Added tells what became of a snapshot's items.
+type Added struct {
+	Items       int64    // entries of the tree, synthesised directories included
+	NewVersions int64    // rows that had to be made for them
+	Skipped     []string // what was left out and why, at most maxSkipped lines
+	SkippedAll  int64    // how many were left out
+}
+
+const maxSkipped = 20
+
+// Add indexes a known snapshot from the stream of its items, in any order and
+// one at a time: memory does not grow with the archive. It does nothing, and
+// does not touch the stream, when the snapshot is indexed already. An error
+// of the stream undoes everything. Items that make no tree (absolute paths,
+// "..", a path twice) are left out and reported. Writers of other processes
+// wait meanwhile, readers don't.
+func (x *Index) Add(ctx context.Context, num int64, items iter.Seq2[*snapshot.Item, error]) (Added, error) {
+	var added Added
+	err := x.writing(ctx, func(c *conn) error {
+		p, ok, err := placeOf(c, num)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fs.ErrNotExist
+		}
+		if p.indexed {
+			return nil
+		}
+		a, err := newAdder(c, p)
+		if err != nil {
+			return err
+		}
+		defer a.close()
+		if err := a.run(ctx, items); err != nil {
+			return err
+		}
+		added = a.added
+		return nil
+	})
+	if err != nil {
+		return Added{}, fmt.Errorf("add snapshot %d: %w", num, err)
+	}
+	return added, nil
+}
+
+// adder carries one snapshot into the table of versions.
+//
+// Every item is compared with the rows that its directory has in the
+// neighbouring snapshots. A row that is equal is seen: it stays, or is
+// stretched to include the snapshot. For an item without equal row one is
+// inserted. What was not seen at the end is cut off around the snapshot.
+type adder struct {
+	c *conn
+	place
+	owners ownerNumbers
+	seed   [2]maphash.Seed
+	added  Added
+
+	firstVersion, lastVersion int64 // numbers given out by this transaction: (first, last]
+	lastDir                   int64
+
+	open  map[string]*openDir // by path
+	held  int                 // rows in open, for evicting
+	cur   *openDir            // the last one used,
+	curAt string              // and its path
+
+	seen      bitset // versions that are in the snapshot
+	candidate bitset // versions of the neighbours in directories looked at
+	loaded    bitset // directories whose rows are among candidate
+	present   bitset // directories that came as an item
+	needed    bitset // directories that something lies in
+	oldDirs   int64  // directories up to this number were there before
+
+	files, size int64
+	links       bool // table temp.link is in use
+	meta        []byte
+	content     []byte
+}
+
+func newAdder(c *conn, p place) (*adder, error) {
+	a := &adder{
+		c: c, place: p,
+		owners: ownerNumbers{c, map[owner]uint64{}},
+		seed:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
+		open:   map[string]*openDir{},
+		// nil would be NULL, an empty content is not
+		content: []byte{},
+	}
+	err := c.query("SELECT version, dir FROM counter", nil, func(row []driver.Value) error {
+		a.firstVersion, a.lastDir = row[0].(int64), row[1].(int64)
+		return nil
+	})
+	a.lastVersion, a.oldDirs = a.firstVersion, a.lastDir
+	return a, err
+}
+
+func (a *adder) run(ctx context.Context, items iter.Seq2[*snapshot.Item, error]) error {
+	count := 0
+	for it, err := range items {
+		if err != nil {
+			return err
+		}
+		if count++; count%256 == 0 && ctx.Err() != nil {
+			break
+		}
+		if err := a.item(it); err != nil {
+			return fmt.Errorf("%q: %w", it.Path, err)
+		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return a.finish(ctx)
+}
+
+// item takes in one item of the stream.
+func (a *adder) item(it *snapshot.Item) error {
+	path := it.Path
+	if path == "." {
+		path = ""
+	}
+	if why := badPath(path); why != "" {
+		a.skip(path, why)
+		return nil
+	}
+	if it.Mode&modeType == 0 {
+		a.skip(path, "no file type")
+		return nil
+	}
+	if it.Mode&modeType == modeRegular {
+		a.files++
+		a.size += it.Size
+	}
+	if it.LinkTo != "" && it.Mode&modeType != modeDir {
+		return a.holdLink(path, it)
+	}
+	e := it.Entry
+	e.LinkID, e.Nlink = 0, 1
+	return a.entry(path, &e, it.Content)
+}
+
+// entry puts one finished entry into the snapshot.
+func (a *adder) entry(path string, e *snapshot.Entry, extents []snapshot.Extent) error {
+	owner, err := a.owners.number(owner{e.UID, e.GID, e.User, e.Group})
+	if err != nil {
+		return err
+	}
+	a.meta = appendMeta(a.meta[:0], e, owner)
+	a.content = appendContent(a.content[:0], extents)
+	return a.put(path, e.Mode&modeType == modeDir, a.meta, a.content)
+}
+
+// put finds or makes the version for a packed entry.
+func (a *adder) put(path string, isDir bool, meta, content []byte) error {
+	parent, name := cutLast(path)
+	dir, err := a.dirOf(path, parent)
+	if err != nil {
+		return err
+	}
+	ref, err := a.match(dir, name, meta, content)
+	if err != nil {
+		return err
+	}
+	if ref.id != 0 {
+		if a.seen.has(ref.id) {
+			a.skip(path, "twice in the archive")
+			return nil
+		}
+		a.seen.set(ref.id)
+		a.added.Items++
+		if ref.child != 0 {
+			a.present.set(ref.child)
+			if a.open[path] == nil {
+				a.remember(path, &openDir{id: ref.child})
+			}
+		}
+		return a.stretch(ref)
+	}
+	var child int64
+	if isDir {
+		d, err := a.dir(path)
+		if err != nil {
+			return err
+		}
+		child = d.id
+		a.present.set(child)
+	}
+	return a.insert(dir.id, name, child, meta, content, path)
+}
+
+// insert makes a row that holds in this snapshot alone, open where it has no
+// neighbour.
+func (a *adder) insert(dir int64, name string, child int64, meta, content []byte, path string) error {
+	since, until := a.key, a.key
+	if a.before == 0 {
+		since = 0
+	}
+	if a.after == 0 {
+		until = 0
+	}
+	a.lastVersion++
+	insert := func() (int64, error) {
+		return a.c.exec("INSERT INTO version (id, dir, name, since, until, child, meta, content) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (dir, name, since, until) DO NOTHING",
+			a.lastVersion, dir, []byte(name), since, until, child, meta, content)
+	}
+	n, err := insert()
+	if err != nil {
+		return err
+	}
+	if n == 0 { // the path is there already; a directory must win, things may lie in it
+		a.skip(path, "twice in the archive")
+		if child == 0 {
+			return nil
+		}
+		n, err := a.c.exec("DELETE FROM version WHERE dir = ? AND name = ? AND since = ? AND until = ? AND child = 0 AND id > ?",
+			dir, []byte(name), since, until, a.firstVersion)
+		if err != nil || n == 0 {
+			return err
+		}
+		a.added.Items--
+		a.added.NewVersions--
+		if _, err := insert(); err != nil {
+			return err
+		}
+	}
+	a.added.Items++
+	a.added.NewVersions++
+	return nil
+}
+
+// stretch makes a row of one neighbour include the snapshot. A row of both, or
+// one open towards the snapshot, does so already.
+func (a *adder) stretch(r ref) (err error) {
+	switch {
+	case a.before == 0 || a.after == 0:
+	case r.until == a.before:
+		_, err = a.c.exec("UPDATE version SET until = ? WHERE id = ?", a.key, r.id)
+	case r.since == a.after:
+		_, err = a.c.exec("UPDATE version SET since = ? WHERE id = ?", a.key, r.id)
+	}
+	return err
+}
+
+func (a *adder) skip(path, why string) {
+	a.added.SkippedAll++
+	if len(a.added.Skipped) < maxSkipped {
+		if len(path) > 200 {
+			path = path[:200]
+		}
+		a.added.Skipped = append(a.added.Skipped, fmt.Sprintf("%q: %s", path, why))
+	}
+}
+
+// close frees what the transaction does not.
+func (a *adder) close() {
+	if a.links {
+		// Fails only where the connection is unusable anyway.
+		_ = a.c.script("DROP TABLE IF EXISTS temp.link")
+	}
+}
+
+const (
+	modeType    = 0o170000
+	modeDir     = 0o040000
+	modeRegular = 0o100000
+
+	maxName = 255
+	maxPath = 32 << 10
+)
+
+// badPath tells why a path cannot be a place in a tree; "" when it can.
+func badPath(path string) string {
+	switch {
+	case path == "":
+		return ""
+	case path[0] == '/':
+		return "absolute path"
+	case len(path) > maxPath:
+		return "path too long"
+	case strings.IndexByte(path, 0) >= 0:
+		return "NUL in path"
+	}
+	for elem := range strings.SplitSeq(path, "/") {
+		switch {
+		case elem == "":
+			return "empty name in path"
+		case elem == "." || elem == "..":
+			return "relative name in path"
+		case len(elem) > maxName:
+			return "name too long"
+		}
+	}
+	return ""
+}
+
+// cutLast splits a path into its directory and its last name.
+func cutLast(path string) (dir, name string) {
+	if i := strings.LastIndexByte(path, '/'); i >= 0 {
+		return path[:i], path[i+1:]
+	}
+	return "", path
+}
+
+// bitset holds small positive numbers.
+type bitset struct{ words []uint64 }
+
+func (b *bitset) set(n int64) {
+	w := int(n / 64)
+	if w >= len(b.words) {
+		b.words = append(b.words, make([]uint64, w-len(b.words)+1+len(b.words)/4)...)
+	}
+	b.words[w] |= 1 << (n % 64)
+}
+
+func (b *bitset) clear(n int64) {
+	if w := int(n / 64); w < len(b.words) {
+		b.words[w] &^= 1 << (n % 64)
+	}
+}
+
+func (b *bitset) has(n int64) bool {
+	w := int(n / 64)
+	return w < len(b.words) && b.words[w]&(1<<(n%64)) != 0
+}
+
+// without iterates over the numbers in b that are not in other.
+func (b *bitset) without(other *bitset) iter.Seq[int64] {
+	return func(yield func(int64) bool) {
+		for w := 0; w < len(b.words); w++ { // b may grow meanwhile
+			if b.words[w] == 0 {
+				continue
+			}
+			for n := int64(w) * 64; n < int64(w+1)*64; n++ {
+				if b.has(n) && !other.has(n) && !yield(n) {
+					return
+				}
+			}
+		}
+	}
+}
+
+var errNoTree = errors.New("chain has no root")

@@ -1,0 +1,236 @@
+package index
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// finish brings everything into canonical form after the last item.
+func (a *adder) finish(ctx context.Context) error {
+	for _, step := range []struct {
+		name string
+		do   func(context.Context) error
+	}{
+		{"hard links", a.releaseLinks},
+		{"parents", a.synthesise},
+		{"duplicates", a.dropDuplicates},
+		{"rows not seen", a.cutOff},
+		{"record", a.record},
+	} {
+		if err := step.do(ctx); err != nil {
+			return fmt.Errorf("%s: %w", step.name, err)
+		}
+	}
+	return nil
+}
+
+// synthesise makes the directories that something lies in but that are no
+// item of the archive, and the root.
+func (a *adder) synthesise(context.Context) error {
+	root, err := a.dir("")
+	if err != nil {
+		return err
+	}
+	a.needed.set(root.id)
+	var missing []int64
+	for id := range a.needed.without(&a.present) {
+		missing = append(missing, id)
+	}
+	owner, err := a.owners.number(owner{})
+	if err != nil {
+		return err
+	}
+	meta := appendMeta(nil, &snapshot.Entry{Mode: modeDir | 0o755}, owner)
+	for _, id := range missing {
+		path, err := dirPath(a.c, id)
+		if err != nil {
+			return err
+		}
+		if err := a.displace(id, path); err != nil {
+			return err
+		}
+		if err := a.put(path, true, meta, []byte{}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// displace takes out of the snapshot what is no directory but stands where one
+// must be, since something lies in it.
+func (a *adder) displace(dir int64, path string) error {
+	var rows []int64
+	err := a.c.query(`SELECT v.id FROM version v JOIN dir d ON v.dir = d.parent AND v.name = d.name WHERE d.id = ? AND v.child = 0`,
+		[]driver.Value{dir}, func(row []driver.Value) error {
+			rows = append(rows, row[0].(int64))
+			return nil
+		})
+	if err != nil {
+		return err
+	}
+	for _, id := range rows {
+		switch {
+		case id > a.firstVersion:
+			if _, err := a.c.exec("DELETE FROM version WHERE id = ?", id); err != nil {
+				return err
+			}
+			a.added.NewVersions--
+		case a.seen.has(id):
+			a.seen.clear(id)
+		default:
+			continue
+		}
+		a.added.Items--
+		a.skip(path, "no directory, but other items lie in it")
+	}
+	return nil
+}
+
+// dropDuplicates finds paths that have both a row seen and a row inserted: an
+// archive with one path twice. A directory stays, else the row seen.
+func (a *adder) dropDuplicates(context.Context) error {
+	if a.alone() || a.lastVersion == a.firstVersion {
+		return nil
+	}
+	type pair struct{ old, new, oldChild, newChild, dir int64 }
+	var pairs []pair
+	err := a.c.query(`SELECT w.id, v.id, w.child, v.child, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+		WHERE v.id > ?1 AND w.id <= ?1`, []driver.Value{a.firstVersion}, func(row []driver.Value) error {
+		if p := (pair{row[0].(int64), row[1].(int64), row[2].(int64), row[3].(int64), row[4].(int64)}); a.seen.has(p.old) {
+			pairs = append(pairs, p)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		path, err := dirPath(a.c, p.dir)
+		if err != nil {
+			return err
+		}
+		a.skip(path, "a name in it twice in the archive")
+		a.added.Items--
+		if p.newChild != 0 && p.oldChild == 0 {
+			a.seen.clear(p.old)
+			continue
+		}
+		if _, err := a.c.exec("DELETE FROM version WHERE id = ?", p.new); err != nil {
+			return err
+		}
+		a.added.NewVersions--
+	}
+	return nil
+}
+
+// cutOff ends the rows that hold on both sides of the snapshot, or are open
+// towards it, but were not seen in it. Those in directories that no item came
+// for are found from the directories' own rows.
+func (a *adder) cutOff(ctx context.Context) error {
+	if a.alone() {
+		return nil
+	}
+	for id := range a.present.without(&a.loaded) {
+		if id <= a.oldDirs {
+			if err := a.load(&openDir{id: id}); err != nil {
+				return err
+			}
+		}
+	}
+	pending := &a.candidate
+	for steps := 0; ; {
+		var gone []int64 // directories that are not in the snapshot at all
+		for id := range pending.without(&a.seen) {
+			if steps++; steps%1024 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			child, err := a.cutRow(id)
+			if err != nil {
+				return err
+			}
+			if child != 0 && !a.present.has(child) && !a.loaded.has(child) {
+				gone = append(gone, child)
+			}
+		}
+		if len(gone) == 0 {
+			return nil
+		}
+		a.candidate = bitset{}
+		for _, id := range gone {
+			if err := a.load(&openDir{id: id}); err != nil {
+				return err
+			}
+		}
+		pending = &a.candidate
+	}
+}
+
+// cutRow takes the snapshot out of one row's interval.
+func (a *adder) cutRow(id int64) (child int64, err error) {
+	var since, until int64
+	err = a.c.query("SELECT child, since, until FROM version WHERE id = ?", []driver.Value{id}, func(row []driver.Value) error {
+		child, since, until = row[0].(int64), row[1].(int64), row[2].(int64)
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	if since > a.key || (until != 0 && until < a.key) {
+		return child, nil // ends at the neighbour as it should
+	}
+	switch {
+	case a.after == 0:
+		_, err = a.c.exec("UPDATE version SET until = ? WHERE id = ?", a.before, id)
+	case a.before == 0:
+		_, err = a.c.exec("UPDATE version SET since = ? WHERE id = ?", a.after, id)
+	default: // the number stays with the newer part
+		_, err = a.c.exec("UPDATE version SET since = ? WHERE id = ?", a.after, id)
+		if err != nil {
+			break
+		}
+		a.lastVersion++
+		_, err = a.c.exec(`INSERT INTO version (id, dir, name, since, until, child, meta, content)
+			SELECT ?, dir, name, ?, ?, child, meta, content FROM version WHERE id = ?`, a.lastVersion, since, a.before, id)
+	}
+	return child, err
+}
+
+// record marks the snapshot as indexed and keeps what was counted.
+func (a *adder) record(context.Context) error {
+	if _, err := a.c.exec("UPDATE counter SET version = ?, dir = ?", a.lastVersion, a.lastDir); err != nil {
+		return err
+	}
+	_, err := a.c.exec(`UPDATE snapshot SET indexed = 1, files = iif(files = 0, ?, files), size = iif(size = 0, ?, size) WHERE num = ?`,
+		a.files, a.size, a.num)
+	return err
+}
+
+// dirPath gives the path of a directory.
+func dirPath(c *conn, id int64) (string, error) {
+	path := ""
+	for {
+		var parent int64
+		var name string
+		ok := false
+		err := c.query("SELECT parent, name FROM dir WHERE id = ?", []driver.Value{id}, func(row []driver.Value) error {
+			parent, name, ok = row[0].(int64), text(row[1]), true
+			return nil
+		})
+		switch {
+		case err != nil:
+			return "", err
+		case !ok:
+			return "", fmt.Errorf("directory %d: %w", id, errNoTree)
+		case parent < 0:
+			return path, nil
+		case path == "":
+			path = name
+		default:
+			path = name + "/" + path
+		}
+		id = parent
+	}
+}

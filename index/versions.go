@@ -1,0 +1,124 @@
+package index
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// PathVersion is one version of a path with the snapshots that it is in: from
+// First to Last without a gap, as far as the chain is indexed.
+type PathVersion struct {
+	snapshot.Entry
+	First, Last snapshot.Info
+}
+
+// Versions gives every version that a path has in the chain of snapshot num,
+// oldest first. Where one ends and the next does not begin at the following
+// snapshot, the path was missing. A path that never was is fs.ErrNotExist.
+func (x *Index) Versions(ctx context.Context, num int64, path string) (versions []PathVersion, err error) {
+	err = x.consistently(ctx, func(c *conn) error {
+		dir, ok, err := c.integer("SELECT -chain FROM snapshot WHERE num = ?", num)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return absent(c, num)
+		}
+		// A path's directories are the same through all snapshots.
+		name := ""
+		if path != "" {
+			for elem := range strings.SplitSeq(path, "/") {
+				dir, ok, err = c.integer("SELECT id FROM dir WHERE parent = ? AND name = ?", dir, []byte(name))
+				if err != nil {
+					return err
+				}
+				if !ok {
+					return fs.ErrNotExist
+				}
+				name = elem
+			}
+		}
+		versions, err = x.scanVersions(c, `SELECT `+entryColumns+`, v.since, v.until FROM version v
+			WHERE v.dir = ? AND v.name = ? ORDER BY v.since`, num, dir, []byte(name))
+		if err == nil && len(versions) == 0 {
+			err = fs.ErrNotExist
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("versions of %q: %w", path, err)
+	}
+	return versions, nil
+}
+
+// Deleted gives at most limit names, bytewise after the given one, that the
+// directory holds in some snapshot of the chain but not in snapshot num: the
+// newest version of each.
+func (x *Index) Deleted(ctx context.Context, num, dir int64, after string, limit int) (versions []PathVersion, err error) {
+	err = x.consistently(ctx, func(c *conn) error {
+		if err := absent(c, num); err != fs.ErrNotExist {
+			return err
+		}
+		versions, err = x.scanVersions(c, `SELECT `+entryColumns+`, v.since, v.until FROM version v
+			WHERE v.dir = ?2 AND v.name > ?3
+			AND NOT EXISTS (SELECT 1 FROM version w WHERE w.dir = v.dir AND w.name = v.name AND w.since > v.since)
+			AND NOT EXISTS (SELECT 1 FROM version w WHERE w.dir = v.dir AND w.name = v.name
+				AND w.since <= `+atKey+` AND (w.until = 0 OR w.until >= `+atKey+`))
+			ORDER BY v.name LIMIT ?4`, num, num, dir, []byte(after), int64(limit))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("deleted in directory %d: %w", dir, err)
+	}
+	return versions, nil
+}
+
+// scanVersions reads rows of entryColumns, since and until, in the chain of
+// snapshot num.
+func (x *Index) scanVersions(c *conn, query string, num int64, args ...driver.Value) (versions []PathVersion, err error) {
+	infos := map[int64]snapshot.Info{} // by key
+	var first, last snapshot.Info
+	err = c.query("SELECT "+infoColumns+" WHERE s.indexed AND s.chain = (SELECT chain FROM snapshot WHERE num = ?) ORDER BY s.key",
+		[]driver.Value{num}, func(row []driver.Value) error {
+			last = scanInfo(row)
+			if len(infos) == 0 {
+				first = last
+			}
+			infos[last.Num] = last
+			return nil
+		})
+	if err != nil {
+		return nil, err
+	}
+	at := func(key int64, open snapshot.Info) (snapshot.Info, error) {
+		if key == 0 {
+			return open, nil
+		}
+		num, ok, err := c.integer("SELECT num FROM snapshot WHERE key = ?", key)
+		if err == nil && !ok {
+			err = fmt.Errorf("snapshot at %d: %w", key, fs.ErrNotExist)
+		}
+		return infos[num], err
+	}
+	err = c.query(query, args, func(row []driver.Value) error {
+		var v PathVersion
+		var err error
+		if v.Entry, err = x.scan(c, row); err != nil {
+			return err
+		}
+		if v.First, err = at(row[4].(int64), first); err != nil {
+			return err
+		}
+		if v.Last, err = at(row[5].(int64), last); err != nil {
+			return err
+		}
+		versions = append(versions, v)
+		return nil
+	})
+	return versions, err
+}
