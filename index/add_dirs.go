@@ -128,8 +128,9 @@ func (a *adder) neighbour(since, until int64) bool {
 // load reads a directory's rows in the neighbouring snapshots.
 func (a *adder) load(d *openDir) error {
 	d.loaded = true
-	first := !a.loaded.has(d.id)
-	a.loaded.set(d.id)
+	slot := max(0, d.id) // the pseudo-directory's number is negative
+	first := !a.loaded.has(slot)
+	a.loaded.set(slot)
 	rows := map[print]ref{}
 	err := a.c.query(`SELECT id, child, since, until, name, meta, content FROM version
 		WHERE dir = ?1 AND ((since <= ?2 AND (until = 0 OR until >= ?2)) OR (since <= ?3 AND (until = 0 OR until >= ?3)))`,
