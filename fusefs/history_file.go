@@ -1,0 +1,166 @@
+package fusefs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/s4-storage/s4/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// historyFile is an open regular file of a snapshot. Its content is opened at
+// the first read, so that opening needs the index only.
+type historyFile struct {
+	id    uint64
+	num   int64
+	entry snapshot.Entry
+
+	opening chan struct{} // holds a token while the content is opened
+	content atomic.Pointer[snapshot.File]
+	warned  atomic.Bool
+}
+
+func (f *historyFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
+		return fuse.EROFS
+	}
+	n, err := f.node(request(&in.InHeader, cancel), in.NodeId)
+	if err != nil {
+		return f.fail("open", in.NodeId, err)
+	}
+	if n.entry.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return fuse.EINVAL
+	}
+	out.Fh = f.files.add(&historyFile{
+		id: n.id, num: n.num, entry: n.entry, opening: make(chan struct{}, 1),
+	})
+	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
+	return fuse.OK
+}
+
+func (f *historyFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	h, ok := f.files.remove(in.Fh)
+	if !ok {
+		return
+	}
+	if file := h.content.Load(); file != nil {
+		if err := (*file).Close(); err != nil {
+			f.log.Warn("history: close", "snapshot", h.num, "name", h.entry.Name, "err", err)
+		}
+	}
+}
+
+var errTooSlow = errors.New("content did not arrive in time")
+
+func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return nil, fuse.EBADF
+	}
+	off := int64(in.Offset)
+	if off >= h.entry.Size {
+		return fuse.ReadResultData(nil), fuse.OK
+	}
+	buf = buf[:min(int64(len(buf)), h.entry.Size-off)]
+	ctx, stop := context.WithTimeoutCause(request(&in.InHeader, cancel), f.timeout, errTooSlow)
+	defer stop()
+	err := h.read(ctx, f.history, buf, off)
+	if err == nil {
+		return fuse.ReadResultData(buf), fuse.OK
+	}
+	select {
+	case <-cancel:
+		return nil, fuse.EINTR
+	default:
+	}
+	if errors.Is(context.Cause(ctx), errTooSlow) {
+		err = fmt.Errorf("%w (%s): %w", errTooSlow, f.timeout, err)
+	}
+	// One line for an open file is enough; a file manager tries it a
+	// hundred times.
+	if !h.warned.Swap(true) {
+		f.log.Warn("history: read", "snapshot", f.dirOf(ctx, h.num), "name", h.entry.Name,
+			"version", h.entry.Version, "offset", off, "err", err)
+	}
+	return nil, fuse.EIO
+}
+
+// read fills buf, which lies within the file.
+func (h *historyFile) read(ctx context.Context, src Content, buf []byte, off int64) error {
+	file, err := h.file(ctx, src)
+	if err != nil {
+		return fmt.Errorf("open content: %w", err)
+	}
+	n, err := file.ReadAtContext(ctx, buf, off)
+	if n == len(buf) {
+		return nil // io.EOF, if anything
+	}
+	if err == nil || err == io.EOF {
+		// A short answer would look like the file's end.
+		err = io.ErrUnexpectedEOF
+	}
+	return fmt.Errorf("read content: %w", err)
+}
+
+// file opens the content if that has not been done. One that could not be
+// opened is tried again by the next read.
+func (h *historyFile) file(ctx context.Context, src Content) (snapshot.File, error) {
+	if file := h.content.Load(); file != nil {
+		return *file, nil
+	}
+	select {
+	case h.opening <- struct{}{}:
+		defer func() { <-h.opening }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if file := h.content.Load(); file != nil {
+		return *file, nil
+	}
+	file, err := src.Open(ctx, h.num, h.entry)
+	if err != nil {
+		return nil, err
+	}
+	h.content.Store(&file)
+	return file, nil
+}
+
+// dirOf names a snapshot for the log.
+func (f *historyFS) dirOf(ctx context.Context, num int64) string {
+	if m, err := f.line.get(context.WithoutCancel(ctx)); err == nil {
+		if info, ok := m.num(num); ok {
+			return info.Dir
+		}
+	}
+	return fmt.Sprintf("number %d: %v", num, fs.ErrNotExist)
+}
+
+// Lseek knows no holes: a source may, but finding out would mean asking it.
+func (f *historyFS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
+	size := uint64(h.entry.Size)
+	if in.Offset >= size {
+		return fuse.Status(syscall.ENXIO)
+	}
+	switch in.Whence {
+	case unix.SEEK_DATA:
+		out.Offset = in.Offset
+	case unix.SEEK_HOLE:
+		out.Offset = size
+	default:
+		return fuse.EINVAL
+	}
+	return fuse.OK
+}
+
+func (*historyFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
+func (*historyFS) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }

@@ -1,0 +1,189 @@
+package fusefs
+
+import (
+	"context"
+	"log/slog"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/s4-storage/s4/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// historyFS is the history side. It keeps nothing for a file that the kernel
+// remembers, only for one that is open.
+type historyFS struct {
+	history History
+	line    *line
+	root    mountRoot
+	timeout time.Duration // for content
+	log     *slog.Logger
+
+	entries entryCache
+	files   handles[*historyFile]
+	dirs    handles[*historyDir]
+}
+
+var _ fuse.RawFileSystem = (*historyFS)(nil)
+
+func newHistoryFS(ctx context.Context, o *Options, log *slog.Logger) (*historyFS, error) {
+	f := &historyFS{history: o.History, line: newLine(o.History, log), timeout: o.ContentTimeout, log: log}
+	if o.Live != nil {
+		return f, nil
+	}
+	var err error
+	f.root, err = newMountRoot(ctx, o, f.line)
+	return f, err
+}
+
+func (*historyFS) String() string        { return "history" }
+func (*historyFS) SetDebug(bool)         {}
+func (*historyFS) Init(*fuse.Server)     {}
+func (*historyFS) OnUnmount()            {}
+func (*historyFS) Forget(uint64, uint64) {}
+
+// request makes a call's context: it ends when the caller is interrupted.
+func request(h *fuse.InHeader, cancel <-chan struct{}) context.Context {
+	return &fuse.Context{Caller: h.Caller, Cancel: cancel}
+}
+
+// fail says what the caller is told, and logs what the caller is not told.
+func (f *historyFS) fail(op string, id uint64, err error) fuse.Status {
+	st := statusOf(err)
+	if st == fuse.EIO {
+		_, num, version := splitID(id)
+		f.log.Warn("history: "+op, "snapshot", num, "version", version, "err", err)
+	}
+	return st
+}
+
+func (f *historyFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	ctx := request(h, cancel)
+	n, err := f.node(ctx, h.NodeId)
+	if err != nil {
+		return f.fail("look-up", h.NodeId, err)
+	}
+	c, err := f.lookup(ctx, &n, name)
+	if err == nil {
+		c.fill(out)
+		return fuse.OK
+	}
+	if errnoOf(err) == syscall.ENOENT && (n.kind == kindEntry || n.kind == kindRoot && !f.root.follow) {
+		out.SetEntryTimeout(forever) // node id 0: there is no such name
+		return fuse.OK
+	}
+	return f.fail("look-up", h.NodeId, err)
+}
+
+func (f *historyFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	ctx := request(&in.InHeader, cancel)
+	n, err := f.node(ctx, in.NodeId)
+	if err != nil {
+		return f.fail("stat", in.NodeId, err)
+	}
+	a, keep, err := f.attr(ctx, &n)
+	if err != nil {
+		return f.fail("stat", in.NodeId, err)
+	}
+	out.Attr = a
+	out.SetTimeout(keep)
+	return fuse.OK
+}
+
+func (f *historyFS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
+	ctx := request(&in.InHeader, cancel)
+	n, err := f.node(ctx, in.NodeId)
+	if err != nil {
+		return f.fail("stat", in.NodeId, err)
+	}
+	a, keep, err := f.attr(ctx, &n)
+	if err != nil {
+		return f.fail("stat", in.NodeId, err)
+	}
+	out.SetTimeout(keep)
+	out.Statx = fuse.Statx{
+		Mask: unix.STATX_BASIC_STATS, Blksize: a.Blksize, Nlink: a.Nlink, Uid: a.Uid, Gid: a.Gid,
+		Mode: uint16(a.Mode), Ino: a.Ino, Size: a.Size, Blocks: a.Blocks,
+		Atime:     fuse.SxTime{Sec: a.Atime, Nsec: a.Atimensec},
+		Mtime:     fuse.SxTime{Sec: a.Mtime, Nsec: a.Mtimensec},
+		Ctime:     fuse.SxTime{Sec: a.Ctime, Nsec: a.Ctimensec},
+		RdevMajor: unix.Major(uint64(a.Rdev)), RdevMinor: unix.Minor(uint64(a.Rdev)),
+	}
+	if n.entry.Birth != 0 {
+		out.Mask |= unix.STATX_BTIME
+		out.Btime.Sec, out.Btime.Nsec = splitNS(n.entry.Birth)
+	}
+	return fuse.OK
+}
+
+func (f *historyFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	n, err := f.node(request(h, cancel), h.NodeId)
+	switch {
+	case err != nil:
+		return nil, f.fail("readlink", h.NodeId, err)
+	case n.kind == kindMoment:
+		return []byte(n.info.Dir), fuse.OK
+	case n.entry.Mode&syscall.S_IFMT != syscall.S_IFLNK:
+		return nil, fuse.EINVAL
+	}
+	return []byte(n.entry.Target), fuse.OK
+}
+
+// Access is answered by the kernel from mode and ACL (default_permissions).
+func (*historyFS) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.OK }
+
+func (f *historyFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	n, err := f.node(request(h, cancel), h.NodeId)
+	if err != nil {
+		return 0, f.fail("getxattr", h.NodeId, err)
+	}
+	for _, x := range n.entry.Xattrs {
+		if x.Name == attr {
+			return putXattr(dest, x.Value)
+		}
+	}
+	return 0, fuse.ENODATA
+}
+
+func (f *historyFS) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	n, err := f.node(request(h, cancel), h.NodeId)
+	if err != nil {
+		return 0, f.fail("listxattr", h.NodeId, err)
+	}
+	var names []byte
+	for _, x := range n.entry.Xattrs {
+		names = append(append(names, x.Name...), 0)
+	}
+	return putXattr(dest, names)
+}
+
+// putXattr copies a value if it fits; its length is told in any case.
+func putXattr(dest, value []byte) (uint32, fuse.Status) {
+	if len(dest) < len(value) {
+		return uint32(len(value)), fuse.ERANGE
+	}
+	return uint32(copy(dest, value)), fuse.OK
+}
+
+// StatFs tells the size of the snapshot that the node lies in.
+func (f *historyFS) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	*out = fuse.StatfsOut{Bsize: blockSize, Frsize: blockSize, NameLen: 255}
+	ctx := request(h, cancel)
+	var info snapshot.Info
+	var err error
+	if h.NodeId == fuse.FUSE_ROOT_ID || h.NodeId == idDotS4 {
+		info, err = f.root.current(ctx, f.line)
+	} else if _, num, _ := splitID(h.NodeId); h.NodeId&bitSpecial == 0 {
+		var m *moments
+		if m, err = f.line.get(ctx); err == nil {
+			info, _ = m.num(num)
+		}
+	}
+	if err != nil {
+		return f.fail("statfs", h.NodeId, err)
+	}
+	out.Blocks = uint64(info.Size+blockSize-1) / blockSize
+	out.Files = uint64(info.Files)
+	return fuse.OK
+}

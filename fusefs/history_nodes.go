@@ -1,0 +1,273 @@
+package fusefs
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// How long the kernel may keep what it was told.
+const (
+	forever = time.Hour   // what lies inside a snapshot
+	briefly = time.Second // what changes with the time line
+)
+
+type kind int
+
+const (
+	kindEntry   kind = iota // of a snapshot
+	kindRoot                // of a repository mount: a snapshot's root and .s4
+	kindDotS4               // of a repository mount
+	kindHistory             // .s4/history
+	kindMoment              // a link in it
+)
+
+// node is what a node id stands for, as far as a request needs it.
+type node struct {
+	kind  kind
+	id    uint64
+	num   int64          // snapshot; 0 where there is none
+	entry snapshot.Entry // for kindEntry and kindRoot with a snapshot; for kindDotS4 if the snapshot has its own
+	info  snapshot.Info  // for kindMoment
+}
+
+// rootView tells whether the node is reached from the mount's root.
+func (n *node) rootView() bool {
+	return n.kind == kindRoot || n.kind == kindDotS4 || n.kind == kindEntry && n.id&bitRootView != 0
+}
+
+// child is one name in a directory of the history side.
+type child struct {
+	name    string
+	id      uint64
+	attr    fuse.Attr
+	keep    time.Duration // how long the name holds
+	keepAtt time.Duration // how long the attributes hold
+}
+
+func (c *child) fill(out *fuse.EntryOut) {
+	out.NodeId = c.id
+	out.Attr = c.attr
+	out.SetEntryTimeout(c.keep)
+	out.SetAttrTimeout(c.keepAtt)
+}
+
+// node finds out what an id stands for.
+func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
+	switch {
+	case id == fuse.FUSE_ROOT_ID:
+		return f.rootNode(ctx)
+	case id == idHistory:
+		return node{kind: kindHistory, id: id}, nil
+	case id == idDotS4:
+		return f.dotS4Node(ctx)
+	}
+	if num, ok := momentNum(id); ok {
+		m, err := f.line.get(ctx)
+		if err != nil {
+			return node{}, err
+		}
+		info, ok := m.num(num)
+		if !ok {
+			return node{}, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
+		}
+		return node{kind: kindMoment, id: id, num: num, info: info}, nil
+	}
+	_, num, version := splitID(id)
+	e, ok := f.entries.get(entryKey{num, version})
+	if !ok {
+		var err error
+		if e, err = f.history.Stat(ctx, num, version); err != nil {
+			return node{}, err
+		}
+		f.entries.add(num, e)
+	}
+	return node{kind: kindEntry, id: id, num: num, entry: e}, nil
+}
+
+// rootNode is a repository mount's root.
+func (f *historyFS) rootNode(ctx context.Context) (node, error) {
+	n := node{kind: kindRoot, id: fuse.FUSE_ROOT_ID}
+	info, err := f.root.current(ctx, f.line)
+	if err != nil || info.Num == 0 {
+		return n, err
+	}
+	n.num = info.Num
+	n.entry, err = f.history.Root(ctx, info.Num)
+	return n, err
+}
+
+// dotS4Node is .s4 in a repository mount; the snapshot may have its own,
+// whose files stay visible.
+func (f *historyFS) dotS4Node(ctx context.Context) (node, error) {
+	root, err := f.rootNode(ctx)
+	if err != nil {
+		return node{}, err
+	}
+	n := node{kind: kindDotS4, id: idDotS4, num: root.num}
+	if root.num == 0 {
+		return n, nil
+	}
+	e, err := f.history.Lookup(ctx, root.num, root.entry.Dir, dotS4)
+	switch {
+	case err == nil && e.Mode&syscall.S_IFMT == syscall.S_IFDIR:
+		n.entry = e
+	case err != nil && errnoOf(err) != syscall.ENOENT:
+		return node{}, err
+	}
+	return n, nil
+}
+
+// attr gives a node's attributes and how long they hold.
+func (f *historyFS) attr(ctx context.Context, n *node) (fuse.Attr, time.Duration, error) {
+	switch n.kind {
+	case kindEntry:
+		return entryAttr(n.id, n.num, &n.entry), forever, nil
+	case kindMoment:
+		return momentAttr(n.id, n.info), briefly, nil
+	case kindRoot, kindDotS4:
+		keep := f.root.keep()
+		if n.entry.Mode == 0 {
+			return madeDir(n.id, 0), keep, nil
+		}
+		a := entryAttr(n.id, n.num, &n.entry)
+		a.Ino = n.id
+		return a, keep, nil
+	default:
+		m, err := f.line.get(ctx)
+		if err != nil {
+			return fuse.Attr{}, 0, err
+		}
+		newest, _ := m.newest()
+		return madeDir(n.id, unixNano(newest.Time)), briefly, nil
+	}
+}
+
+// lookup finds a name in a directory.
+func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, error) {
+	switch n.kind {
+	case kindHistory:
+		return f.lookupMoment(ctx, name)
+	case kindMoment:
+		return child{}, syscall.ENOTDIR
+	case kindRoot:
+		if name == dotS4 && f.root.beside {
+			return f.fixedChild(ctx, dotS4, idDotS4)
+		}
+	case kindDotS4:
+		if name == nameHistory {
+			return f.fixedChild(ctx, nameHistory, idHistory)
+		}
+	}
+	if n.entry.Mode == 0 { // made by us, with nothing else in it
+		return child{}, syscall.ENOENT
+	}
+	if n.entry.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		return child{}, syscall.ENOTDIR
+	}
+	e, err := f.history.Lookup(ctx, n.num, n.entry.Dir, name)
+	if err != nil {
+		return child{}, err
+	}
+	f.entries.add(n.num, e)
+	return f.entryChild(n, &e)
+}
+
+// lookupMoment finds a name in .s4/history: a snapshot's directory, or else
+// what TIME it is.
+func (f *historyFS) lookupMoment(ctx context.Context, name string) (child, error) {
+	m, err := f.line.get(ctx)
+	if err != nil {
+		return child{}, err
+	}
+	if info, ok := m.dir(name); ok {
+		return f.snapshotChild(ctx, info)
+	}
+	if name == nameLatest {
+		if newest, ok := m.newest(); ok {
+			return momentChild(name, newest)
+		}
+		return child{}, syscall.ENOENT
+	}
+	// File managers ask for .hidden, .Trash and the like everywhere.
+	if strings.HasPrefix(name, ".") {
+		return child{}, syscall.ENOENT
+	}
+	info, err := f.line.resolve(ctx, name)
+	if err != nil {
+		return child{}, err
+	}
+	return momentChild(name, info)
+}
+
+// entryChild is an entry of a snapshot as a name in the directory n.
+func (f *historyFS) entryChild(n *node, e *snapshot.Entry) (child, error) {
+	id, err := entryID(n.rootView(), n.num, e.Version)
+	if err != nil {
+		return child{}, err
+	}
+	c := child{name: e.Name, id: id, attr: entryAttr(id, n.num, e), keep: forever, keepAtt: forever}
+	if n.kind != kindEntry {
+		c.keep = f.root.keep()
+	}
+	return c, nil
+}
+
+// snapshotChild is a snapshot's root as a name in .s4/history.
+func (f *historyFS) snapshotChild(ctx context.Context, info snapshot.Info) (child, error) {
+	e, err := f.history.Root(ctx, info.Num)
+	if err != nil {
+		return child{}, err
+	}
+	f.entries.add(info.Num, e)
+	id, err := entryID(false, info.Num, e.Version)
+	if err != nil {
+		return child{}, err
+	}
+	return child{name: info.Dir, id: id, attr: entryAttr(id, info.Num, &e), keep: briefly, keepAtt: forever}, nil
+}
+
+func momentChild(name string, info snapshot.Info) (child, error) {
+	id, err := momentID(info.Num)
+	if err != nil {
+		return child{}, err
+	}
+	return child{name: name, id: id, attr: momentAttr(id, info), keep: briefly, keepAtt: briefly}, nil
+}
+
+// fixedChild is a directory of this package's own.
+func (f *historyFS) fixedChild(ctx context.Context, name string, id uint64) (child, error) {
+	n, err := f.node(ctx, id)
+	if err != nil {
+		return child{}, err
+	}
+	a, keep, err := f.attr(ctx, &n)
+	return child{name: name, id: id, attr: a, keep: forever, keepAtt: keep}, err
+}
+
+// madeDir is a directory that no snapshot has.
+func madeDir(id uint64, mtime int64) fuse.Attr {
+	a := fuse.Attr{Ino: id, Mode: syscall.S_IFDIR | 0o555, Nlink: 1, Blksize: blockSize}
+	setTimes(&a, mtime, 0, 0)
+	return a
+}
+
+func momentAttr(id uint64, info snapshot.Info) fuse.Attr {
+	a := fuse.Attr{Ino: id, Mode: syscall.S_IFLNK | 0o777, Nlink: 1, Size: uint64(len(info.Dir)), Blksize: blockSize}
+	setTimes(&a, unixNano(info.Time), 0, 0)
+	return a
+}
+
+// unixNano is Time.UnixNano with 0 for no time.
+func unixNano(t time.Time) int64 {
+	if t.IsZero() {
+		return 0
+	}
+	return t.UnixNano()
+}

@@ -1,0 +1,124 @@
+package fusefs
+
+import (
+	"errors"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// The layout of node ids and inode numbers; the package comment explains it.
+const (
+	bitHistory  = 1 << 63
+	bitRootView = 1 << 62
+	bitSpecial  = 1 << 61
+
+	versionBits = 36
+	numBits     = 25
+	maxVersion  = 1<<versionBits - 1
+	maxNum      = 1<<numBits - 1
+
+	bitMoment = 1 << 35 // in a special id: the low bits hold a snapshot number
+
+	idHistory uint64 = bitHistory | bitSpecial | 1 // .s4/history
+	idDotS4   uint64 = bitHistory | bitSpecial | 2 // .s4 of a repository mount
+)
+
+// errIDRange says that a number outgrew its bits in a node id.
+var errIDRange = errors.New("snapshot or version number too large for a node id")
+
+// isHistory tells the history side's ids from the live side's.
+func isHistory(id uint64) bool { return id&bitHistory != 0 }
+
+// entryID computes the node id of an entry of a snapshot.
+func entryID(rootView bool, num, version int64) (uint64, error) {
+	if num <= 0 || num > maxNum || version < 0 || version > maxVersion {
+		return 0, errIDRange
+	}
+	id := uint64(bitHistory) | uint64(num)<<versionBits | uint64(version)
+	if rootView {
+		id |= bitRootView
+	}
+	return id, nil
+}
+
+// splitID is the inverse of entryID.
+func splitID(id uint64) (rootView bool, num, version int64) {
+	return id&bitRootView != 0, int64(id >> versionBits & maxNum), int64(id & maxVersion)
+}
+
+// momentID computes the node id of a link to a snapshot's directory.
+func momentID(num int64) (uint64, error) {
+	if num <= 0 || num > maxNum {
+		return 0, errIDRange
+	}
+	return bitHistory | bitSpecial | bitMoment | uint64(num), nil
+}
+
+// momentNum gives the snapshot number in a moment link's id.
+func momentNum(id uint64) (num int64, ok bool) {
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0
+}
+
+// inode gives the inode number of an entry whose node id is id.
+func inode(id uint64, num int64, e *snapshot.Entry) uint64 {
+	switch {
+	case e.Mode&syscall.S_IFMT == syscall.S_IFDIR:
+		return id
+	case e.LinkID != 0:
+		// Group ids are small numbers in practice; larger ones are folded.
+		group := (e.LinkID ^ e.LinkID>>versionBits) & maxVersion
+		return bitHistory | bitSpecial | uint64(num)<<versionBits | group
+	default:
+		return bitHistory | uint64(e.Version)
+	}
+}
+
+// blockSize is what the history side reports as the best size for reads.
+const blockSize = 4096
+
+// entryAttr gives an entry's attributes in the kernel's form.
+func entryAttr(id uint64, num int64, e *snapshot.Entry) fuse.Attr {
+	a := fuse.Attr{
+		Ino:     inode(id, num, e),
+		Mode:    e.Mode,
+		Nlink:   max(e.Nlink, 1),
+		Owner:   fuse.Owner{Uid: e.UID, Gid: e.GID},
+		Rdev:    uint32(e.Rdev), // the kernel's 32-bit form is the low half of st_rdev
+		Blksize: blockSize,
+	}
+	switch e.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		a.Size = uint64(e.Size)
+	case syscall.S_IFLNK:
+		a.Size = uint64(len(e.Target))
+	}
+	a.Blocks = (a.Size + 511) / 512
+	setTimes(&a, e.Mtime, e.Atime, e.Ctime)
+	return a
+}
+
+// setTimes sets times given in ns; an unrecorded access or change time is
+// shown as the modification time.
+func setTimes(a *fuse.Attr, mtime, atime, ctime int64) {
+	if atime == 0 {
+		atime = mtime
+	}
+	if ctime == 0 {
+		ctime = mtime
+	}
+	a.Mtime, a.Mtimensec = splitNS(mtime)
+	a.Atime, a.Atimensec = splitNS(atime)
+	a.Ctime, a.Ctimensec = splitNS(ctime)
+}
+
+// splitNS splits ns since the epoch, which may be before it, into seconds and
+// a positive rest.
+func splitNS(ns int64) (sec uint64, nsec uint32) {
+	s, n := ns/1e9, ns%1e9
+	if n < 0 {
+		s, n = s-1, n+1e9
+	}
+	return uint64(s), uint32(n)
+}

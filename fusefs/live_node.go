@@ -1,0 +1,198 @@
+package fusefs
+
+import (
+	"context"
+	"sync"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fs"
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// liveNode is a file of the live tree that the kernel knows. Its place is the
+// one go-fuse remembers; every call walks there afresh from the root.
+//
+// Locks (fcntl and flock) are left to the kernel: it serves everybody who uses
+// the mount, can be interrupted, and knows processes, as one descriptor a
+// handle below never could.
+type liveNode struct {
+	fs.Inode
+	tree  *liveTree
+	dotS4 bool // the root's .s4
+
+	mu   sync.Mutex
+	open map[*liveFile]struct{} // so that a file without a name can still be reached
+}
+
+var (
+	_ fs.NodeLookuper        = (*liveNode)(nil)
+	_ fs.NodeOpener          = (*liveNode)(nil)
+	_ fs.NodeOpendirHandler  = (*liveNode)(nil)
+	_ fs.NodeCreater         = (*liveNode)(nil)
+	_ fs.NodeMknoder         = (*liveNode)(nil)
+	_ fs.NodeMkdirer         = (*liveNode)(nil)
+	_ fs.NodeSymlinker       = (*liveNode)(nil)
+	_ fs.NodeLinker          = (*liveNode)(nil)
+	_ fs.NodeUnlinker        = (*liveNode)(nil)
+	_ fs.NodeRmdirer         = (*liveNode)(nil)
+	_ fs.NodeRenamer         = (*liveNode)(nil)
+	_ fs.NodeReadlinker      = (*liveNode)(nil)
+	_ fs.NodeCopyFileRanger  = (*liveNode)(nil)
+	_ fs.NodeGetattrer       = (*liveNode)(nil)
+	_ fs.NodeSetattrer       = (*liveNode)(nil)
+	_ fs.NodeStatxer         = (*liveNode)(nil)
+	_ fs.NodeStatfser        = (*liveNode)(nil)
+	_ fs.NodeGetxattrer      = (*liveNode)(nil)
+	_ fs.NodeSetxattrer      = (*liveNode)(nil)
+	_ fs.NodeListxattrer     = (*liveNode)(nil)
+	_ fs.NodeRemovexattrer   = (*liveNode)(nil)
+	_ fs.FilePassthroughFder = (*liveFile)(nil)
+)
+
+// rel is the node's path from the root.
+func (n *liveNode) rel() string { return n.Path(n.Root()) }
+
+// at calls fn with a descriptor (O_PATH) of the node.
+func (n *liveNode) at(fn func(fd int) error) syscall.Errno {
+	if n.IsRoot() {
+		return errnoOf(fn(n.tree.root))
+	}
+	fd, err := n.tree.open(n.rel(), unix.O_PATH, 0)
+	if err == unix.ENOENT {
+		// Deleted, but perhaps still open: fchmod(2) and its like carry no
+		// handle, so one is lent.
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for f := range n.open {
+			return f.with(func(fd int) error { return fn(fd) })
+		}
+	}
+	if err != nil {
+		return errnoOf(err)
+	}
+	defer unix.Close(fd)
+	return errnoOf(fn(fd))
+}
+
+// child makes the node of a name in n.
+func (n *liveNode) child(ctx context.Context, name string, x *unix.Statx_t, out *fuse.EntryOut) *fs.Inode {
+	n.tree.attr(x, &out.Attr)
+	return n.NewInode(ctx, &liveNode{tree: n.tree, dotS4: n.IsRoot() && name == dotS4}, n.tree.stable(x))
+}
+
+func (n *liveNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	var x unix.Statx_t
+	if errno := n.at(func(dir int) error { return statName(dir, name, &x) }); errno != 0 {
+		return nil, errno
+	}
+	return n.child(ctx, name, &x, out), 0
+}
+
+// make runs do, which makes name in n, then settles the new file; if that
+// fails, undo takes it away again.
+func (n *liveNode) make(ctx context.Context, name string, mode uint32, out *fuse.EntryOut,
+	do, undo func(dir int) error,
+) (*fs.Inode, syscall.Errno) {
+	var x unix.Statx_t
+	errno := n.at(func(dir int) error {
+		if err := do(dir); err != nil {
+			return err
+		}
+		fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err == nil {
+			err = n.tree.settle(ctx, dir, fd, mode, &x)
+			unix.Close(fd)
+		}
+		if err != nil {
+			undo(dir)
+		}
+		return err
+	})
+	if errno != 0 {
+		return nil, errno
+	}
+	return n.child(ctx, name, &x, out), 0
+}
+
+func (n *liveNode) Mknod(ctx context.Context, name string, mode, rdev uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return n.make(ctx, name, mode, out,
+		func(dir int) error { return unix.Mknodat(dir, name, mode, int(rdev)) },
+		func(dir int) error { return unix.Unlinkat(dir, name, 0) })
+}
+
+func (n *liveNode) Mkdir(ctx context.Context, name string, mode uint32, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return n.make(ctx, name, mode, out,
+		func(dir int) error { return unix.Mkdirat(dir, name, mode) },
+		func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+}
+
+func (n *liveNode) Symlink(ctx context.Context, target, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	return n.make(ctx, name, 0o777, out,
+		func(dir int) error { return unix.Symlinkat(target, dir, name) },
+		func(dir int) error { return unix.Unlinkat(dir, name, 0) })
+}
+
+func (n *liveNode) Link(ctx context.Context, target fs.InodeEmbedder, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	from, ok := target.(*liveNode)
+	if !ok {
+		return nil, syscall.EXDEV
+	}
+	oldName, oldParent := from.Parent()
+	if oldParent == nil {
+		return nil, syscall.ENOENT
+	}
+	var x unix.Statx_t
+	errno := oldParent.Operations().(*liveNode).at(func(oldDir int) error {
+		return bare(n.at(func(dir int) error {
+			if err := unix.Linkat(oldDir, oldName, dir, name, 0); err != nil {
+				return err
+			}
+			return statName(dir, name, &x)
+		}))
+	})
+	if errno != 0 {
+		return nil, errno
+	}
+	return n.child(ctx, name, &x, out), 0
+}
+
+func (n *liveNode) Unlink(_ context.Context, name string) syscall.Errno {
+	return n.at(func(dir int) error { return unix.Unlinkat(dir, name, 0) })
+}
+
+func (n *liveNode) Rmdir(_ context.Context, name string) syscall.Errno {
+	return n.at(func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+}
+
+func (n *liveNode) Rename(_ context.Context, name string, newParent fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
+	to, ok := newParent.(*liveNode)
+	if !ok {
+		return syscall.EXDEV
+	}
+	return n.at(func(oldDir int) error {
+		return bare(to.at(func(newDir int) error {
+			return unix.Renameat2(oldDir, name, newDir, newName, uint(flags))
+		}))
+	})
+}
+
+func (n *liveNode) Readlink(context.Context) (target []byte, errno syscall.Errno) {
+	errno = n.at(func(fd int) error {
+		buf := make([]byte, unix.PathMax)
+		size, err := unix.Readlinkat(fd, "", buf)
+		if err == nil {
+			target = buf[:size]
+		}
+		return err
+	})
+	return target, errno
+}
+
+// bare turns an errno back into an error, nil for none.
+func bare(errno syscall.Errno) error {
+	if errno == 0 {
+		return nil
+	}
+	return errno
+}

@@ -1,0 +1,191 @@
+package fusefs
+
+import (
+	"sync/atomic"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+)
+
+// mux puts the history beside the live tree: a request goes to the side whose
+// node id it carries. It adds history to the live tree's .s4, and keeps s4's
+// private state out of it.
+type mux struct {
+	live    fuse.RawFileSystem
+	history *historyFS
+	below   string // value of XattrRoot
+
+	// dotS4 is the live side's id of .s4. It is looked up once and never
+	// forgotten, so the id stays as long as the directory does.
+	dotS4 atomic.Uint64
+}
+
+var _ fuse.RawFileSystem = (*mux)(nil)
+
+func newMux(live fuse.RawFileSystem, history *historyFS, below string) *mux {
+	return &mux{live: live, history: history, below: below}
+}
+
+// side picks who answers for a node.
+func (m *mux) side(id uint64) fuse.RawFileSystem {
+	if isHistory(id) {
+		return m.history
+	}
+	return m.live
+}
+
+func (*mux) String() string { return "s4" }
+
+func (m *mux) SetDebug(on bool) { m.live.SetDebug(on) }
+
+func (m *mux) Init(s *fuse.Server) {
+	m.live.Init(s)
+	m.history.Init(s)
+	var out fuse.EntryOut
+	h := fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}
+	if m.live.Lookup(nil, &h, dotS4, &out) == fuse.OK {
+		m.dotS4.Store(out.NodeId)
+	}
+}
+
+func (m *mux) OnUnmount() {
+	m.live.OnUnmount()
+	m.history.OnUnmount()
+}
+
+func (m *mux) Forget(id, nlookup uint64) { m.side(id).Forget(id, nlookup) }
+
+func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if m.isDotS4(h.NodeId) {
+		switch name {
+		case nameLocal:
+			return fuse.ENOENT
+		case nameHistory:
+			c, err := m.history.fixedChild(request(h, cancel), nameHistory, idHistory)
+			if err != nil {
+				return m.history.fail("look-up", idHistory, err)
+			}
+			c.fill(out)
+			return fuse.OK
+		}
+	}
+	st := m.side(h.NodeId).Lookup(cancel, h, name, out)
+	if st == fuse.OK && h.NodeId == fuse.FUSE_ROOT_ID && name == dotS4 && out.NodeId != 0 {
+		m.dotS4.Store(out.NodeId) // another one, if it was replaced below the mount
+	}
+	return st
+}
+
+func (m *mux) isDotS4(id uint64) bool { return id == m.dotS4.Load() && id != 0 }
+
+// endOfDotS4 is the position behind history, the last name in .s4. The live
+// side's positions are the file system's below; none uses this number.
+const endOfDotS4 = 1<<62 | 0x7334
+
+func (m *mux) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	if !m.isDotS4(in.NodeId) {
+		return m.side(in.NodeId).ReadDir(cancel, in, out)
+	}
+	if in.Offset == endOfDotS4 {
+		return fuse.OK
+	}
+	st := m.live.ReadDir(cancel, in, out)
+	if st == fuse.OK && len(out.Bytes()) == 0 {
+		out.AddDirEntry(historyDirent())
+	}
+	return st
+}
+
+func (m *mux) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	if !m.isDotS4(in.NodeId) {
+		return m.side(in.NodeId).ReadDirPlus(cancel, in, out)
+	}
+	if in.Offset == endOfDotS4 {
+		return fuse.OK
+	}
+	st := m.live.ReadDirPlus(cancel, in, out)
+	if st != fuse.OK || len(out.Bytes()) > 0 {
+		return st
+	}
+	entry := out.AddDirLookupEntry(historyDirent())
+	c, err := m.history.fixedChild(request(&in.InHeader, cancel), nameHistory, idHistory)
+	if entry != nil && err == nil {
+		c.fill(entry) // else the name alone, to be looked up
+	}
+	return fuse.OK
+}
+
+func historyDirent() fuse.DirEntry {
+	return fuse.DirEntry{Name: nameHistory, Ino: idHistory, Mode: syscall.S_IFDIR, Off: endOfDotS4}
+}
+
+// mayMake tells whether a name may be made in a directory: not one of those
+// that this package shows or hides itself.
+func (m *mux) mayMake(parent uint64, name string) fuse.Status {
+	if m.isDotS4(parent) && (name == nameHistory || name == nameLocal) {
+		return fuse.EPERM
+	}
+	return fuse.OK
+}
+
+// mayRemove tells whether a name may go. The root's .s4 is in use as long as
+// the mount is there.
+func (m *mux) mayRemove(parent uint64, name string) fuse.Status {
+	switch {
+	case parent == fuse.FUSE_ROOT_ID && name == dotS4:
+		return fuse.EBUSY
+	case m.isDotS4(parent) && name == nameHistory:
+		return fuse.EBUSY
+	case m.isDotS4(parent) && name == nameLocal:
+		return fuse.ENOENT
+	}
+	return fuse.OK
+}
+
+func (m *mux) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
+	if isHistory(in.NodeId) != isHistory(in.Newdir) {
+		return fuse.EXDEV
+	}
+	if st := m.mayRemove(in.NodeId, oldName); st != fuse.OK {
+		return st
+	}
+	if st := m.mayMake(in.Newdir, newName); st != fuse.OK {
+		return st
+	}
+	if st := m.mayRemove(in.Newdir, newName); st != fuse.OK {
+		return st
+	}
+	return m.side(in.NodeId).Rename(cancel, in, oldName, newName)
+}
+
+func (m *mux) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
+	if isHistory(in.NodeId) != isHistory(in.Oldnodeid) {
+		return fuse.EXDEV
+	}
+	if st := m.mayMake(in.NodeId, name); st != fuse.OK {
+		return st
+	}
+	return m.side(in.NodeId).Link(cancel, in, name, out)
+}
+
+// CopyFileRange between the sides makes the kernel copy by reading and writing.
+func (m *mux) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	if isHistory(in.NodeId) != isHistory(in.NodeIdOut) {
+		return 0, fuse.EXDEV
+	}
+	return m.side(in.NodeId).CopyFileRange(cancel, in)
+}
+
+func (m *mux) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
+	if h.NodeId == fuse.FUSE_ROOT_ID && attr == XattrRoot {
+		return putXattr(dest, []byte(m.below))
+	}
+	return m.side(h.NodeId).GetXAttr(cancel, h, attr, dest)
+}
+
+func (m *mux) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string, data []byte) fuse.Status {
+	if in.NodeId == fuse.FUSE_ROOT_ID && attr == XattrRoot {
+		return fuse.EPERM
+	}
+	return m.side(in.NodeId).SetXAttr(cancel, in, attr, data)
+}

@@ -1,0 +1,88 @@
+package fusefs
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// mountFlags are the options of mount(8) that are bits of the mount(2) call:
+// what they set and what they clear.
+var mountFlags = map[string]struct{ set, clear uintptr }{
+	"ro":          {set: unix.MS_RDONLY},
+	"rw":          {clear: unix.MS_RDONLY},
+	"nosuid":      {set: unix.MS_NOSUID},
+	"suid":        {clear: unix.MS_NOSUID},
+	"nodev":       {set: unix.MS_NODEV},
+	"dev":         {clear: unix.MS_NODEV},
+	"noexec":      {set: unix.MS_NOEXEC},
+	"exec":        {clear: unix.MS_NOEXEC},
+	"noatime":     {set: unix.MS_NOATIME},
+	"atime":       {clear: unix.MS_NOATIME},
+	"sync":        {set: unix.MS_SYNCHRONOUS},
+	"async":       {clear: unix.MS_SYNCHRONOUS},
+	"dirsync":     {set: unix.MS_DIRSYNC},
+	"defaults":    {},
+	"allow_other": {},
+
+	"default_permissions": {}, // always on
+}
+
+// fuseOptions translates the options for go-fuse.
+func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	allowOther := o.AllowOther
+	var forHelper []string
+	for _, arg := range o.MountOptions {
+		for opt := range strings.SplitSeq(arg, ",") {
+			if opt == "" {
+				continue
+			}
+			flag, ok := mountFlags[opt]
+			if !ok {
+				return nil, hint.With(fmt.Errorf("%w: unknown mount option %q", snapshot.ErrUsage, opt),
+					"known are allow_other, ro, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites")
+			}
+			flags = flags&^flag.clear | flag.set
+			if opt == "allow_other" {
+				allowOther = true
+			}
+			if flag.set|flag.clear != 0 {
+				forHelper = append(forHelper, opt)
+			}
+		}
+	}
+	if o.Live == nil && flags&unix.MS_RDONLY == 0 {
+		flags |= unix.MS_RDONLY
+		forHelper = append(forHelper, "ro")
+	}
+	opts := &fuse.MountOptions{
+		AllowOther:    allowOther,
+		Options:       []string{"default_permissions"},
+		FsName:        o.FSName,
+		Name:          fsType,
+		MaxBackground: maxBackground,
+		MaxWrite:      requestSize,
+		MaxReadAhead:  requestSize,
+		EnableAcl:     true,
+		Debug:         o.Debug,
+		Logger:        slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		MaxStackDepth: 1, // what lies below is no stacked file system itself
+		// MS_MGC_VAL is ignored; it keeps go-fuse from taking 0 for unset.
+		DirectMountFlags: flags | syscall.MS_MGC_VAL,
+	}
+	if os.Geteuid() != 0 {
+		opts.Options = append(opts.Options, forHelper...)
+	}
+	if o.NoPassthrough {
+		opts.DisabledCapabilities |= fuse.CAP_PASSTHROUGH
+	}
+	return opts, nil
+}
