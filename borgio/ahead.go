@@ -1,0 +1,100 @@
+package borgio
+
+import (
+	"context"
+	"runtime"
+)
+
+// fetcher gives the i-th object of a stream, and what it is expected to weigh
+// in bytes before it is there.
+type fetcher struct {
+	count  int
+	weight func(i int) int64
+	fetch  func(ctx context.Context, i int) (*buffer, error)
+}
+
+// readahead gives a stream's objects in order, while it fetches the next ones
+// in parallel. It belongs to one goroutine. The object that is waited for is
+// fetched in any case; those after it only as far as the repository's budget
+// for reading ahead goes, so that many streams together stay within it.
+type readahead struct {
+	repo   *Repository
+	source fetcher
+	width  int // objects under way at most
+	ctx    context.Context
+	cancel context.CancelFunc
+	detach func() bool // from the repository's end
+	next   int         // to be started
+	queue  []*future
+}
+
+type future struct {
+	ready  chan struct{}
+	buf    *buffer
+	err    error
+	budget int64 // what to give back
+}
+
+// newReadahead starts nothing yet; close must be called.
+func (r *Repository) newReadahead(ctx context.Context, source fetcher) *readahead {
+	a := &readahead{repo: r, source: source, width: max(2*runtime.GOMAXPROCS(0), 8)}
+	if _, remote := r.store.(*remoteStore); remote {
+		a.width = remoteInFlight // hide the round trips
+	}
+	a.ctx, a.cancel = context.WithCancel(ctx)
+	a.detach = context.AfterFunc(r.ctx, a.cancel)
+	return a
+}
+
+// get gives the next object, nil at the end; the reference is the caller's.
+func (a *readahead) get() (*buffer, error) {
+	a.fill()
+	if len(a.queue) == 0 {
+		return nil, nil
+	}
+	f := a.queue[0]
+	a.queue = a.queue[1:]
+	<-f.ready
+	a.repo.ahead.Release(f.budget)
+	if f.err != nil && a.repo.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	return f.buf, f.err
+}
+
+func (a *readahead) fill() {
+	for a.next < a.source.count && len(a.queue) < a.width {
+		f := &future{ready: make(chan struct{})}
+		if len(a.queue) > 0 {
+			f.budget = min(a.source.weight(a.next), aheadBytes)
+			if !a.repo.ahead.TryAcquire(f.budget) {
+				return
+			}
+		}
+		i := a.next
+		a.next++
+		a.queue = append(a.queue, f)
+		run := func(context.Context) {
+			defer close(f.ready)
+			f.buf, f.err = a.source.fetch(a.ctx, i)
+		}
+		if !a.repo.start(run) {
+			f.err = ErrClosed
+			close(f.ready)
+		}
+	}
+}
+
+// close waits for what is under way and gives it back.
+func (a *readahead) close() {
+	a.detach()
+	a.cancel()
+	for _, f := range a.queue {
+		<-f.ready
+		a.repo.ahead.Release(f.budget)
+		if f.buf != nil {
+			f.buf.release()
+		}
+	}
+	a.queue = nil
+}

@@ -1,0 +1,271 @@
+package borgio
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+
+	"github.com/klauspost/compress/zlib"
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz/lzma"
+)
+
+// The first byte of a payload tells how it is compressed, and the second is
+// zero, except for zlib, whose own header stands there.
+const (
+	compNone      = 0
+	compLZ4       = 1
+	compLZMA      = 2
+	compZstd      = 3
+	compObfuscate = 4
+)
+
+// unknownSize as a plaintext's size means that only the limit is known.
+const unknownSize = -1
+
+var errTooLarge = errors.New("plaintext is larger than allowed")
+
+// decompressor opens payloads. It is safe for concurrent use.
+type decompressor struct {
+	pool *bufferPool
+	zstd *zstd.Decoder
+}
+
+func newDecompressor(pool *bufferPool) (*decompressor, error) {
+	// Frames never decode beyond the capacity that they are given.
+	z, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
+	return &decompressor{pool, z}, nil
+}
+
+func (d *decompressor) close() { d.zstd.Close() }
+
+// decompress gives the plaintext of a payload: exactly size bytes, or at most
+// limit when size is unknownSize. The payload is not changed.
+func (d *decompressor) decompress(payload []byte, size, limit int) (*buffer, error) {
+	if size > limit {
+		return nil, errTooLarge
+	}
+	if len(payload) >= 2 && payload[0] == compObfuscate && payload[1] == 0 {
+		if len(payload) < 6 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		n := binary.BigEndian.Uint32(payload[2:])
+		if payload = payload[6:]; uint64(n) > uint64(len(payload)) {
+			return nil, io.ErrUnexpectedEOF
+		}
+		payload = payload[:n]
+	}
+	if len(payload) < 2 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	kind, zero, body := payload[0], payload[1], payload[2:]
+	switch {
+	case kind == compNone && zero == 0:
+		if size != unknownSize && len(body) != size || len(body) > limit {
+			return nil, fmt.Errorf("%d bytes of plaintext", len(body))
+		}
+		b := d.pool.get(len(body))
+		copy(b.data, body)
+		return b, nil
+	case kind == compLZ4 && zero == 0:
+		return d.lz4(body, size, limit)
+	case kind == compZstd && zero == 0:
+		return d.zstandard(body, size, limit)
+	case kind == compLZMA && zero == 0:
+		r, err := newXZReader(body, maxPlain(size, limit))
+		if err != nil {
+			return nil, err
+		}
+		return d.drain(r, size, limit)
+	case kind&0x0f == 8 && binary.BigEndian.Uint16(payload)%31 == 0:
+		r, err := zlib.NewReader(bytes.NewReader(payload))
+		if err != nil {
+			return nil, err
+		}
+		defer r.Close()
+		return d.drain(r, size, limit)
+	}
+	return nil, fmt.Errorf("%w: compression %#02x%02x", ErrUnsupported, kind, zero)
+}
+
+func maxPlain(size, limit int) int {
+	if size != unknownSize {
+		return size
+	}
+	return limit
+}
+
+// lz4 decodes one raw block, which does not say how long its plaintext is.
+func (d *decompressor) lz4(body []byte, size, limit int) (*buffer, error) {
+	if size == unknownSize {
+		var err error
+		if size, err = lz4Size(body, limit); err != nil {
+			return nil, err
+		}
+	}
+	b := d.pool.get(max(size, 1))
+	n, err := lz4.UncompressBlock(body, b.data)
+	if err == nil && n != size {
+		err = fmt.Errorf("%d bytes of plaintext where %d are due", n, size)
+	}
+	if err != nil {
+		b.release()
+		return nil, fmt.Errorf("lz4: %w", err)
+	}
+	b.data = b.data[:size]
+	return b, nil
+}
+
+// lz4Size adds up the sequences of a raw lz4 block.
+func lz4Size(src []byte, limit int) (int, error) {
+	pos, total := 0, 0
+	length := func(nibble byte) int {
+		n := int(nibble)
+		for more := nibble == 15; more && pos < len(src) && n <= limit; pos++ {
+			n += int(src[pos])
+			more = src[pos] == 255
+		}
+		return n
+	}
+	for pos < len(src) {
+		token := src[pos]
+		pos++
+		literals := length(token >> 4)
+		if literals > len(src)-pos {
+			return 0, fmt.Errorf("lz4: %w", io.ErrUnexpectedEOF)
+		}
+		pos += literals
+		total += literals
+		if pos < len(src) { // the last sequence has literals only
+			pos += 2 // offset
+			total += length(token&15) + 4
+		}
+		if total > limit {
+			return 0, errTooLarge
+		}
+	}
+	return total, nil
+}
+
+func (d *decompressor) zstandard(body []byte, size, limit int) (*buffer, error) {
+	var h zstd.Header
+	if err := h.Decode(body); err != nil {
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
+	switch {
+	case !h.HasFCS:
+		return nil, errors.New("zstd: frame does not tell its size")
+	case h.FrameContentSize > uint64(maxPlain(size, limit)):
+		return nil, errTooLarge
+	case size != unknownSize && h.FrameContentSize != uint64(size):
+		return nil, fmt.Errorf("zstd: %d bytes of plaintext where %d are due", h.FrameContentSize, size)
+	}
+	n := int(h.FrameContentSize)
+	b := d.pool.get(max(n, 1))
+	out, err := d.zstd.DecodeAll(body, b.data[:0:len(b.data)])
+	if err == nil && (len(out) != n || n > 0 && &out[0] != &b.data[0]) {
+		err = fmt.Errorf("%d bytes of plaintext where %d are due", len(out), n)
+	}
+	if err != nil {
+		b.release()
+		return nil, fmt.Errorf("zstd: %w", err)
+	}
+	b.data = b.data[:n]
+	return b, nil
+}
+
+// drain reads a decompressed stream to its end.
+func (d *decompressor) drain(r io.Reader, size, limit int) (*buffer, error) {
+	grow := size == unknownSize
+	if grow {
+		size = min(64<<10, limit)
+	}
+	b := d.pool.get(size + 1) // the end is seen by reading past it
+	n := 0
+	for {
+		m, err := io.ReadFull(r, b.data[n:])
+		n += m
+		switch {
+		case err == io.EOF || err == io.ErrUnexpectedEOF && n < len(b.data):
+			if n > limit || !grow && n != size {
+				b.release()
+				return nil, fmt.Errorf("%d bytes of plaintext", n)
+			}
+			b.data = b.data[:n]
+			return b, nil
+		case err != nil:
+			b.release()
+			return nil, fmt.Errorf("decompress: %w", err)
+		case !grow || n > limit:
+			b.release()
+			return nil, errTooLarge
+		}
+		b = d.pool.grow(b, n, min(2*n, limit+1))
+	}
+}
+
+// Of an xz container only the frame of its first block matters: the object's
+// id verifies what comes out, so the container's own checksums need not.
+const (
+	xzMagic           = "\xfd7zXZ\x00"
+	xzStreamHeader    = 12
+	xzFilterLZMA2     = 0x21
+	xzMaxDictionary   = 40 // the property byte's largest legal value
+	xzMinDictionary   = 4096
+	xzFlagPacked      = 0x40
+	xzFlagUnpacked    = 0x80
+	xzFlagFilters     = 0x03
+	xzFlagsKnown      = xzFlagPacked | xzFlagUnpacked | xzFlagFilters
+	xzMaxVarintLength = 9
+)
+
+// newXZReader reads the only block of an .xz container whose plaintext has at
+// most limit bytes. The dictionary never takes more memory than that.
+func newXZReader(src []byte, limit int) (io.Reader, error) {
+	bad := func(what string) (io.Reader, error) { return nil, fmt.Errorf("xz: %s", what) }
+	if len(src) < xzStreamHeader+8 || string(src[:len(xzMagic)]) != xzMagic {
+		return bad("no header")
+	}
+	src = src[xzStreamHeader:]
+	if src[0] == 0 { // the index comes at once: no block, no plaintext
+		return bytes.NewReader(nil), nil
+	}
+	size := 4 * (int(src[0]) + 1)
+	if size > len(src) {
+		return bad("block header is cut short")
+	}
+	head, body := src[2:size-4], src[size:]
+	flags := src[1]
+	if flags&^xzFlagsKnown != 0 || flags&xzFlagFilters != 0 {
+		return bad("more than one filter")
+	}
+	for _, f := range []byte{xzFlagPacked, xzFlagUnpacked} {
+		if flags&f != 0 {
+			_, n := binary.Uvarint(head)
+			if n < 1 || n > xzMaxVarintLength {
+				return bad("block header")
+			}
+			head = head[n:]
+		}
+	}
+	if len(head) < 3 || head[0] != xzFilterLZMA2 || head[1] != 1 || head[2] > xzMaxDictionary {
+		return bad("filter is not lzma2")
+	}
+	dictionary := uint64(math.MaxUint32)
+	if p := head[2]; p < xzMaxDictionary {
+		dictionary = uint64(2|p&1) << (p/2 + 11)
+	}
+	c := lzma.Reader2Config{DictCap: int(max(min(dictionary, uint64(limit)), xzMinDictionary))}
+	r, err := c.NewReader2(bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("xz: %w", err)
+	}
+	return r, nil
+}

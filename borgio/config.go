@@ -1,0 +1,81 @@
+package borgio
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+)
+
+// config is what the file "config" at a repository's root says.
+type config struct {
+	id             ID
+	segmentsPerDir int
+	key            string // base64 of the key blob; "" when the key is elsewhere
+}
+
+const maxConfigBytes = 1 << 20
+
+// readConfig reads and checks the configuration of the repository in dir.
+func readConfig(dir string) (config, error) {
+	f, err := os.Open(dir + "/config")
+	if err != nil {
+		return config{}, err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxConfigBytes {
+		return config{}, fmt.Errorf("%w: %s has no proper config file", ErrNotRepository, dir)
+	}
+	fields, err := parseINI(bufio.NewScanner(f))
+	if err != nil {
+		return config{}, err
+	}
+	return newConfig(fields)
+}
+
+// parseINI reads the section [repository] of Python's ConfigParser format:
+// key = value, continued on lines that begin with white space.
+func parseINI(lines *bufio.Scanner) (map[string]string, error) {
+	fields := map[string]string{}
+	lines.Buffer(nil, maxConfigBytes)
+	section, last := "", ""
+	for lines.Scan() {
+		line := lines.Text()
+		trimmed := strings.TrimSpace(line)
+		switch {
+		case trimmed == "" || trimmed[0] == '#' || trimmed[0] == ';':
+		case trimmed != line && (line[0] == ' ' || line[0] == '\t') && last != "":
+			fields[last] += "\n" + trimmed
+		case trimmed[0] == '[':
+			section, last = strings.Trim(trimmed, "[]"), ""
+		case section == "repository":
+			i := strings.IndexAny(trimmed, "=:")
+			if i < 0 {
+				continue
+			}
+			last = strings.ToLower(strings.TrimSpace(trimmed[:i]))
+			fields[last] = strings.TrimSpace(trimmed[i+1:])
+		}
+	}
+	return fields, lines.Err()
+}
+
+func newConfig(fields map[string]string) (c config, err error) {
+	version, ok := fields["version"]
+	if !ok {
+		return c, fmt.Errorf("%w: config names no version", ErrNotRepository)
+	}
+	if version != "1" {
+		return c, fmt.Errorf("%w: repository version %.20q", ErrUnsupported, version)
+	}
+	if c.id, err = ParseID(fields["id"]); err != nil {
+		return c, fmt.Errorf("%w: config: %v", ErrNotRepository, err)
+	}
+	c.segmentsPerDir, err = strconv.Atoi(fields["segments_per_dir"])
+	if err != nil || c.segmentsPerDir < 1 {
+		return c, fmt.Errorf("%w: config: segments_per_dir %.20q", ErrNotRepository, fields["segments_per_dir"])
+	}
+	c.key = fields["key"]
+	return c, nil
+}

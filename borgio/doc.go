@@ -1,0 +1,58 @@
+// Package borgio reads BorgBackup 1.x repositories natively: in a local
+// directory without borg or Python, and on another host through the "borg
+// serve" that is there.
+//
+// # Words
+//
+// A repository stores objects: byte strings of at most 20 MiB, each named by
+// the keyed hash of its plaintext. A local repository keeps them in segments,
+// files to which transactions only ever append; a commit ends a transaction;
+// compaction copies what is live out of old segments and removes those. The
+// repository index finds the segment and offset of an object by its id.
+//
+// The object with the zero id is the manifest: the list of archives. An
+// archive is an object that describes one backup and lists the objects whose
+// plaintexts, joined, are its item stream; an item is one file, directory,
+// link or device with its metadata. A regular file's item lists its chunks:
+// the objects whose plaintexts, joined, are its content.
+//
+// # Format
+//
+// Integers in segments and indexes are little-endian.
+//
+//	segment    "BORG_SEG", then entries
+//	entry      crc32 u32 · size u32 · tag u8 · id [32] · data
+//	             tag 0 PUT, 1 DELETE (no data), 2 COMMIT (no id, no data);
+//	             size counts the whole entry, crc32 (IEEE) all behind itself
+//	index.N    "BORG_IDX" · entries i32 · buckets i32 · 32 u8 · 8 u8, then
+//	             buckets of id [32] · segment u32 · offset u32, open-addressed
+//	             from u32(id) mod buckets; segment 0xffffffff is empty,
+//	             0xfffffffe a tombstone. N is the last segment it knows
+//	integrity.N  msgpack {"index": JSON with XXH64 digests of index.N}
+//	object     type u8, which tells the key mode, then
+//	             encrypted modes: MAC [32] · IV [8] · AES-256-CTR of payload
+//	             others: payload
+//	payload    2 bytes for the compression, then compressed plaintext
+//	key        base64 of msgpack, PBKDF2 and AES-256-CTR over key material
+//	manifest, archive, item: msgpack maps with text keys
+//
+// The remote protocol is msgpack too: calls {"i": n, "m": method, "a": {…}}
+// and answers {"i": n, "r": result}, in any number at once.
+//
+// The source of all of this is BorgBackup 1.x itself, docs/internals and the
+// behaviour of its programs.
+//
+// # Invariants
+//
+//   - Nothing is ever written to a repository, and no lock is taken on a local
+//     one: a reader that misses because a writer compacted looks anew and
+//     tries again. A remote one is read under the server's shared lock, which
+//     is given up after a second without use, and every ten seconds at least.
+//   - What a caller gets was verified: key type, then MAC, then decompression
+//     within a bound, then the id and the length; manifests and archives by
+//     their own authentication too. Damage is an [*IntegrityError] of the one
+//     object that it hit.
+//   - Lengths are checked against bounds before memory is taken for them.
+//   - No call waits for a remote without end: see Options.Timeout.
+//   - Names and paths are raw bytes in strings, never normalised.
+package borgio

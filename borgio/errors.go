@@ -1,0 +1,73 @@
+package borgio
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// What can go wrong, for [errors.Is]. ErrNoBorg and ErrHostKey are kinds of
+// ErrUnreachable.
+var (
+	// ErrNotRepository: nothing is there, or something else than a repository.
+	ErrNotRepository = fmt.Errorf("not a borg repository: %w", fs.ErrNotExist)
+	// ErrUnsupported: made by Attic, Borg 1.0 or 2, or with a feature this
+	// package does not know.
+	ErrUnsupported = errors.New("unsupported repository")
+
+	// ErrNoPassphrase: the key needs a passphrase and none was given.
+	ErrNoPassphrase = errors.New("passphrase needed")
+	// ErrPassphrase: the passphrase given is wrong.
+	ErrPassphrase = errors.New("wrong passphrase")
+	// ErrKeyMissing: there is no key file, or no key in the repository.
+	ErrKeyMissing = errors.New("key missing")
+	// ErrKeyMismatch: the key belongs to another repository.
+	ErrKeyMismatch = errors.New("key of another repository")
+
+	// ErrLocked: a writer holds the repository.
+	ErrLocked = errors.New("repository is locked")
+	// ErrUnreachable: the remote could not be reached, vanished, or gave no
+	// answer in time.
+	ErrUnreachable = errors.New("remote unreachable")
+	// ErrNoBorg: the remote can be logged in to, but has no borg.
+	ErrNoBorg = fmt.Errorf("%w: no borg there", ErrUnreachable)
+	// ErrHostKey: ssh does not know or does not trust the remote's host key.
+	ErrHostKey = fmt.Errorf("%w: host key verification failed", ErrUnreachable)
+
+	// ErrIntegrity: data is damaged, missing or forged. The error is an
+	// [*IntegrityError].
+	ErrIntegrity = errors.New("damaged data")
+	// ErrClosed: the repository or file was closed.
+	ErrClosed = fmt.Errorf("borg repository: %w", fs.ErrClosed)
+)
+
+// IntegrityError tells which object failed which check. It matches
+// [ErrIntegrity], and [fs.ErrNotExist] when the object is missing.
+type IntegrityError struct {
+	Object ID     // zero: the manifest
+	What   string // the check: "segment entry", "mac", "id", "size", "tam", …
+	Err    error  // the cause; may be nil
+}
+
+// Error gives one line that names the object and the check.
+func (e *IntegrityError) Error() string {
+	name := "object " + e.Object.String()
+	if e.Object == manifestID {
+		name = "manifest"
+	}
+	if e.Err == nil {
+		return fmt.Sprintf("%v: %s: %s", ErrIntegrity, name, e.What)
+	}
+	return fmt.Sprintf("%v: %s: %s: %v", ErrIntegrity, name, e.What, e.Err)
+}
+
+// Is matches [ErrIntegrity].
+func (e *IntegrityError) Is(target error) bool { return target == ErrIntegrity }
+
+// Unwrap gives the cause.
+func (e *IntegrityError) Unwrap() error { return e.Err }
+
+// damaged is an IntegrityError whose cause is a message.
+func damaged(id ID, what, format string, args ...any) error {
+	return &IntegrityError{Object: id, What: what, Err: fmt.Errorf(format, args...)}
+}

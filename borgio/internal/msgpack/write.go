@@ -1,0 +1,54 @@
+package msgpack
+
+import "encoding/binary"
+
+// AppendMap appends the start of a map of n pairs.
+func AppendMap(b []byte, n int) []byte { return appendCount(b, n, 0x80, 0xde) }
+
+// AppendArray appends the start of an array of n values.
+func AppendArray(b []byte, n int) []byte { return appendCount(b, n, 0x90, 0xdc) }
+
+func appendCount(b []byte, n int, fix, wide byte) []byte {
+	switch {
+	case n < 16:
+		return append(b, fix|byte(n))
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16(append(b, wide), uint16(n))
+	}
+	return binary.BigEndian.AppendUint32(append(b, wide+1), uint32(n))
+}
+
+// AppendBytes appends raw bytes in the old dialect: never bin, never str8.
+func AppendBytes[T string | []byte](b []byte, s T) []byte {
+	switch n := len(s); {
+	case n < 32:
+		b = append(b, 0xa0|byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, 0xda), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
+	}
+	return append(b, s...)
+}
+
+// AppendInt appends a whole number in its shortest form.
+func AppendInt(b []byte, v int64) []byte {
+	switch {
+	case v >= -32 && v < 128:
+		return append(b, byte(v))
+	case v >= 0 && v < 1<<32:
+		return binary.BigEndian.AppendUint32(append(b, 0xce), uint32(v))
+	}
+	return binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(v))
+}
+
+// AppendBool appends a truth value.
+func AppendBool(b []byte, v bool) []byte {
+	if v {
+		return append(b, 0xc3)
+	}
+	return append(b, 0xc2)
+}
+
+// AppendNil appends a nil.
+func AppendNil(b []byte) []byte { return append(b, 0xc0) }

@@ -1,0 +1,340 @@
+package borgio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// Options are what opening a repository may need; the zero value is good.
+type Options struct {
+	// Passphrase asks for the key's passphrase. It is called at most once,
+	// and only when the key needs one, the environment gives none, and the
+	// empty one is not right. nil means that nobody can be asked.
+	Passphrase func(ctx context.Context) (string, error)
+	// Environ looks up Borg's own variables; nil is os.LookupEnv.
+	Environ func(string) (string, bool)
+	// Logger gets what is worth knowing but no error; nil discards it.
+	Logger *slog.Logger
+	// CacheBytes is how much decoded file content is kept; 0 is 32 MiB.
+	CacheBytes int64
+	// Timeout is how long a remote may stay silent while it owes an answer;
+	// 0 is a minute. Logging in may take half of it, unless a person at a
+	// terminal may be asked for a password.
+	Timeout time.Duration
+	// LockWait is how long a remote repository that a writer holds is waited
+	// for; 0 is ten seconds.
+	LockWait time.Duration
+}
+
+const (
+	defaultCacheBytes = 32 << 20
+	defaultTimeout    = time.Minute
+	defaultLockWait   = 10 * time.Second
+
+	// fetchBytes bounds the objects that are in memory as they are stored;
+	// aheadBytes the plaintexts that are there before anyone asked for them,
+	// over all streams.
+	fetchBytes = 24 << 20
+	aheadBytes = 24 << 20
+)
+
+// Repository is an open repository. It is safe for concurrent use.
+type Repository struct {
+	id    ID
+	env   environment
+	log   *slog.Logger
+	store store
+	key   *key
+	comp  *decompressor
+	pool  *bufferPool
+	cache *chunkCache
+
+	fetching *semaphore.Weighted // fetchBytes
+	ahead    *semaphore.Weighted // aheadBytes
+
+	ctx    context.Context // ends at Close: for work that outlives its caller
+	cancel context.CancelFunc
+	work   sync.WaitGroup
+
+	mu     sync.Mutex
+	closed bool
+}
+
+// Open opens the repository at loc: its key, and a connection when it is
+// remote. loc.Archive is not looked at.
+//
+// Errors: [ErrNotRepository], [ErrUnsupported], [ErrNoPassphrase],
+// [ErrPassphrase], [ErrKeyMissing], [ErrKeyMismatch], [ErrIntegrity]; when
+// remote also [ErrUnreachable] and its kinds, and [ErrLocked].
+func Open(ctx context.Context, loc Location, opts Options) (*Repository, error) {
+	r, err := open(ctx, loc, opts)
+	if err != nil {
+		return nil, fmt.Errorf("open repository %s: %w", loc, err)
+	}
+	return r, nil
+}
+
+func open(ctx context.Context, loc Location, opts Options) (*Repository, error) {
+	if opts.Environ == nil {
+		opts.Environ = os.LookupEnv
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.CacheBytes == 0 {
+		opts.CacheBytes = defaultCacheBytes
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = defaultTimeout
+	}
+	if opts.LockWait == 0 {
+		opts.LockWait = defaultLockWait
+	}
+	r := &Repository{
+		env:      opts.Environ,
+		log:      opts.Logger,
+		pool:     &bufferPool{},
+		fetching: semaphore.NewWeighted(fetchBytes),
+		ahead:    semaphore.NewWeighted(aheadBytes),
+	}
+	var err error
+	if r.comp, err = newDecompressor(r.pool); err != nil {
+		return nil, err
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.cache = newChunkCache(r, opts.CacheBytes)
+	if loc.IsRemote() {
+		var s *remoteStore
+		if s, err = openRemote(ctx, loc, opts, r.pool); err == nil {
+			r.store, r.id = s, s.id
+		}
+	} else {
+		var s *localStore
+		if s, err = openLocal(ctx, loc.Path, r.pool, r.log); err == nil {
+			r.store, r.id = s, s.conf.id
+		}
+	}
+	if err == nil {
+		err = r.openKey(ctx, opts.Passphrase)
+	}
+	if err != nil {
+		_ = r.Close() // the first error tells more
+		return nil, err
+	}
+	return r, nil
+}
+
+// openKey finds the key that the manifest's first byte asks for.
+func (r *Repository) openKey(ctx context.Context, prompt func(context.Context) (string, error)) error {
+	stored, err := r.store.get(ctx, manifestID, 0)
+	if err != nil {
+		return err
+	}
+	defer stored.release()
+	if len(stored.data) == 0 {
+		return &IntegrityError{What: "key type"}
+	}
+	typ := stored.data[0]
+	md, err := modeOf(typ)
+	if err != nil {
+		return err
+	}
+	if typ == typePassphrase {
+		typ = typeRepokey
+	}
+	var material *keyMaterial
+	if md.keyed {
+		if material, err = r.findKey(ctx, md, prompt); err != nil {
+			return err
+		}
+	}
+	r.key, err = newKey(typ, material)
+	return err
+}
+
+func (r *Repository) findKey(ctx context.Context, md mode, prompt func(context.Context) (string, error)) (*keyMaterial, error) {
+	var text string
+	var err error
+	if md.keyfile {
+		text, err = findKeyfile(r.env, r.id)
+	} else if text, err = r.store.loadKey(ctx); err == nil && text == "" {
+		err = fmt.Errorf("%w: the repository holds none", ErrKeyMissing)
+	}
+	if err != nil {
+		return nil, err
+	}
+	sealed, err := parseKeyText(text)
+	if err != nil {
+		return nil, err
+	}
+	m, err := unseal(ctx, sealed, r.env, prompt)
+	if err != nil {
+		return nil, err
+	}
+	if m.repository != r.id {
+		return nil, fmt.Errorf("%w: it is of %s", ErrKeyMismatch, m.repository)
+	}
+	return m, nil
+}
+
+// ID is the repository's own id; it never changes.
+func (r *Repository) ID() ID { return r.id }
+
+// Encryption is Borg's name of the key mode: none, repokey, keyfile-blake2, …
+func (r *Repository) Encryption() string { return r.key.name }
+
+// VerifyID reports whether data is the plaintext of the object id, so that a
+// caller may use bytes that it has already instead of fetching them.
+func (r *Repository) VerifyID(id ID, data []byte) bool { return r.key.id(data) == id }
+
+// guessedSize is what an object of unknown size counts for before it is here.
+const guessedSize = 128 << 10
+
+// object fetches, authenticates, decrypts, decompresses and verifies one
+// object. size is its plaintext's length in bytes, or unknownSize when only
+// the limit is known.
+func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffer, error) {
+	expected := size
+	if size == unknownSize {
+		expected = guessedSize
+	}
+	weight := min(int64(expected)+4096, fetchBytes)
+	if err := r.fetching.Acquire(ctx, weight); err != nil {
+		return nil, err
+	}
+	defer r.fetching.Release(weight)
+	stored, err := r.store.get(ctx, id, expected)
+	if err != nil {
+		return nil, err
+	}
+	defer stored.release()
+	return r.decode(id, stored.data, size, limit)
+}
+
+// decode does all of object but the fetching. stored is overwritten.
+func (r *Repository) decode(id ID, stored []byte, size, limit int) (*buffer, error) {
+	payload, err := r.key.decrypt(id, stored)
+	if err != nil {
+		return nil, err
+	}
+	plain, err := r.comp.decompress(payload, size, limit)
+	if errors.Is(err, ErrUnsupported) {
+		return nil, fmt.Errorf("object %s: %w", id, err)
+	} else if err != nil {
+		return nil, &IntegrityError{Object: id, What: "compression", Err: err}
+	}
+	if id != manifestID && r.key.id(plain.data) != id {
+		plain.release()
+		return nil, &IntegrityError{Object: id, What: "id"}
+	}
+	return plain, nil
+}
+
+// Manifest looks up what archives the repository holds now.
+func (r *Repository) Manifest(ctx context.Context) (*Manifest, error) {
+	m, err := r.manifest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	return m, nil
+}
+
+func (r *Repository) manifest(ctx context.Context) (*Manifest, error) {
+	if err := r.store.refresh(ctx); err != nil {
+		return nil, err
+	}
+	plain, err := r.object(ctx, manifestID, unknownSize, maxMetadataSize)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.release()
+	m, auth, err := parseManifest(plain.data)
+	if errors.Is(err, ErrUnsupported) {
+		return nil, err
+	} else if err != nil {
+		return nil, &IntegrityError{What: "format", Err: err}
+	}
+	required := r.key.keyed && (r.key.tamRequired || tamRemembered(r.env, r.id))
+	switch {
+	case auth.known:
+		if err := r.key.checkTAM(plain.data, auth.at, auth.salt, "manifest"); err != nil {
+			return nil, &IntegrityError{What: "tam", Err: err}
+		}
+	case required:
+		return nil, damaged(manifestID, "tam", "the manifest is not authenticated, though it must be")
+	}
+	return m, nil
+}
+
+// Archive reads an archive's description by its id in the manifest.
+//
+// An archive whose authentication does not match is given all the same, with
+// a warning in the log: borg 1.2.4 itself leaves such archives behind when it
+// renames or repairs. Its id and every object in it are verified in any case.
+func (r *Repository) Archive(ctx context.Context, id ID) (*Archive, error) {
+	a, err := r.archive(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("read archive %s: %w", id, err)
+	}
+	return a, nil
+}
+
+func (r *Repository) archive(ctx context.Context, id ID) (*Archive, error) {
+	plain, err := r.object(ctx, id, unknownSize, maxMetadataSize)
+	if err != nil {
+		return nil, err
+	}
+	defer plain.release()
+	a, auth, err := parseArchive(id, plain.data)
+	if errors.Is(err, ErrUnsupported) {
+		return nil, err
+	} else if err != nil {
+		return nil, &IntegrityError{Object: id, What: "format", Err: err}
+	}
+	if auth.known {
+		if err := r.key.checkTAM(plain.data, auth.at, auth.salt, "archive"); err != nil {
+			r.log.Warn("archive is not authenticated: renamed or repaired by an old borg, or forged", "archive", a.Name, "id", id, "error", err)
+		}
+	}
+	return a, nil
+}
+
+// start runs fn in a goroutine that Close waits for; fn must end when the
+// context it is given does. It reports false when the repository is closed.
+func (r *Repository) start(fn func(ctx context.Context)) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.work.Go(func() { fn(r.ctx) })
+	return true
+}
+
+// Close ends all that is under way, and the connection. Streams and files that
+// are still open give errors from then on.
+func (r *Repository) Close() error {
+	r.mu.Lock()
+	again := r.closed
+	r.closed = true
+	r.mu.Unlock()
+	if again {
+		return nil
+	}
+	r.cancel()
+	r.work.Wait()
+	var err error
+	if r.store != nil {
+		err = r.store.close()
+	}
+	r.cache.drop()
+	r.comp.close()
+	return err
+}

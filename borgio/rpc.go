@@ -1,0 +1,209 @@
+package borgio
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"github.com/s4-storage/s4/borgio/internal/msgpack"
+)
+
+// What a server may send in one answer: an object and its framing, or the
+// report of an exception. Deeper or longer answers end the connection.
+const (
+	maxFrameSize  = maxEntrySize + 1<<20
+	maxFrameDepth = 32
+)
+
+// readFrame reads the bytes of one msgpack value from a stream.
+func readFrame(r *bufio.Reader, pool *bufferPool) (*buffer, error) {
+	b := pool.get(4096)
+	n := 0
+	var owed [maxFrameDepth]uint64 // values still to come, for each open container
+	depth := 0
+	owed[0] = 1
+	fail := func(err error) (*buffer, error) {
+		b.release()
+		return nil, err
+	}
+	for {
+		for depth >= 0 && owed[depth] == 0 {
+			depth--
+		}
+		if depth < 0 {
+			b.data = b.data[:n]
+			return b, nil
+		}
+		owed[depth]--
+		head, err := r.Peek(9)
+		if len(head) == 0 {
+			if n > 0 && err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return fail(err)
+		}
+		h, err := msgpack.ParseHeader(head)
+		if err != nil {
+			return fail(err)
+		}
+		content := 0
+		switch h.Kind {
+		case msgpack.Map, msgpack.Array:
+			if depth++; depth == maxFrameDepth {
+				return fail(errors.New("answer is nested too deep"))
+			}
+			owed[depth] = h.Count
+			if h.Kind == msgpack.Map {
+				owed[depth] *= 2
+			}
+		case msgpack.Raw, msgpack.Ext, msgpack.Float:
+			content = int(min(h.Count, maxFrameSize+1))
+		}
+		if n+h.Size+content > maxFrameSize {
+			return fail(fmt.Errorf("answer is longer than %d bytes", maxFrameSize))
+		}
+		if need := n + h.Size + content; need > len(b.data) {
+			b = pool.grow(b, n, max(need, min(2*len(b.data), maxFrameSize)))
+		}
+		if _, err := io.ReadFull(r, b.data[n:n+h.Size+content]); err != nil {
+			return fail(err)
+		}
+		n += h.Size + content
+	}
+}
+
+// reply is a server's answer to one call.
+type reply struct {
+	call   int64
+	result []byte // packed
+	err    error  // the server's exception
+}
+
+// remoteError is an exception that the server reports.
+type remoteError struct {
+	class string
+	args  []string
+	text  string
+}
+
+func (e *remoteError) Error() string {
+	if e.text != "" {
+		return fmt.Sprintf("borg serve: %s: %s", e.class, oneLine(e.text))
+	}
+	return fmt.Sprintf("borg serve: %s %.200q", e.class, e.args)
+}
+
+// Unwrap gives the sentinel of the exception's class, nil for most.
+func (e *remoteError) Unwrap() error {
+	switch e.class {
+	case "DoesNotExist", "Repository.DoesNotExist", "InvalidRepository", "InvalidRepositoryConfig":
+		return ErrNotRepository
+	case "AtticRepository":
+		return ErrUnsupported
+	case "LockTimeout":
+		return ErrLocked
+	case "LockFailed", "PathNotAllowed":
+		return fs.ErrPermission
+	case "IntegrityError", "CheckNeeded":
+		return ErrIntegrity
+	}
+	return nil
+}
+
+// parseReply decodes an answer of Borg 1.1 and later. The result is a part of
+// the frame.
+func parseReply(frame []byte) (reply, error) {
+	rep := reply{call: -1}
+	var exc remoteError
+	r := msgpack.NewReader(frame)
+	if r.Peek() == msgpack.Array {
+		return rep, fmt.Errorf("%w: the server speaks the protocol of borg 1.0", ErrUnsupported)
+	}
+	err := r.Fields(func(field []byte) (err error) {
+		switch string(field) {
+		case "i":
+			rep.call, err = r.Int()
+		case "r":
+			start := r.Pos()
+			err = r.Skip()
+			rep.result = frame[start:r.Pos()]
+		case "exception_class":
+			exc.class, err = r.String()
+		case "exception_args":
+			exc.args, err = exceptionArgs(r)
+		case "exception_short":
+			exc.text, err = exceptionText(r)
+		default:
+			err = r.Skip()
+		}
+		return err
+	})
+	if err != nil {
+		return rep, err
+	}
+	if exc.class != "" {
+		rep.err = &exc
+	}
+	if rep.call < 0 || rep.result == nil && rep.err == nil {
+		return rep, errors.New("an answer without id or result")
+	}
+	return rep, nil
+}
+
+// exceptionArgs reads the arguments that are text.
+func exceptionArgs(r *msgpack.Reader) ([]string, error) {
+	if r.Peek() != msgpack.Array {
+		return nil, r.Skip()
+	}
+	n, err := r.Array()
+	if err != nil {
+		return nil, err
+	}
+	var args []string
+	for range n {
+		if r.Peek() != msgpack.Raw {
+			if err := r.Skip(); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		s, err := r.String()
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, s)
+	}
+	return args, nil
+}
+
+// exceptionText reads a text, or the last of several lines.
+func exceptionText(r *msgpack.Reader) (string, error) {
+	if r.Peek() == msgpack.Raw {
+		return r.String()
+	}
+	lines, err := exceptionArgs(r)
+	if err != nil || len(lines) == 0 {
+		return "", err
+	}
+	return lines[len(lines)-1], nil
+}
+
+// arg is one named argument of a call, already packed.
+type arg struct {
+	name  string
+	value []byte
+}
+
+// packCall encodes a call in the dialect of Borg 1.1 and later.
+func packCall(call int64, method string, args []arg) []byte {
+	b := msgpack.AppendMap(make([]byte, 0, 128), 3)
+	b = msgpack.AppendInt(msgpack.AppendBytes(b, "i"), call)
+	b = msgpack.AppendBytes(msgpack.AppendBytes(b, "m"), method)
+	b = msgpack.AppendMap(msgpack.AppendBytes(b, "a"), len(args))
+	for _, a := range args {
+		b = append(msgpack.AppendBytes(b, a.name), a.value...)
+	}
+	return b
+}

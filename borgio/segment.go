@@ -1,0 +1,162 @@
+package borgio
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// A segment file is a magic and entries; see the package comment.
+const (
+	segmentMagic = "BORG_SEG"
+	atticMagic   = "ATTICSEG"
+
+	entryHeaderSize = 9        // crc32, size, tag
+	putHeaderSize   = 9 + 32   // and the id
+	maxEntrySize    = 20 << 20 // a whole entry
+	maxObjectSize   = maxEntrySize - putHeaderSize
+
+	tagPut    = 0
+	tagDelete = 1
+	tagCommit = 2
+)
+
+// commitEntry is the only form of a COMMIT.
+var commitEntry = [entryHeaderSize]byte{0x40, 0xf4, 0x3c, 0x25, 9, 0, 0, 0, tagCommit}
+
+// entry is the header of one entry of a segment.
+type entry struct {
+	crc  uint32
+	size uint32 // of the whole entry, header included
+	tag  byte
+	id   ID // PUT and DELETE
+}
+
+// parseEntry reads an entry's header from the first putHeaderSize bytes of the
+// entry, or entryHeaderSize where the segment ends there.
+func parseEntry(b []byte) (entry, error) {
+	var e entry
+	if len(b) < entryHeaderSize {
+		return e, io.ErrUnexpectedEOF
+	}
+	e.crc = binary.LittleEndian.Uint32(b)
+	e.size = binary.LittleEndian.Uint32(b[4:])
+	e.tag = b[8]
+	switch {
+	case e.tag == tagCommit && e.size == entryHeaderSize:
+		if [entryHeaderSize]byte(b) != commitEntry {
+			return e, errors.New("checksum of a commit is wrong")
+		}
+		return e, nil
+	case e.tag == tagPut && e.size >= putHeaderSize && e.size <= maxEntrySize:
+	case e.tag == tagDelete && e.size == putHeaderSize:
+	default:
+		return e, fmt.Errorf("no entry has tag %d and size %d", e.tag, e.size)
+	}
+	if len(b) < putHeaderSize {
+		return e, io.ErrUnexpectedEOF
+	}
+	e.id = ID(b[entryHeaderSize:putHeaderSize])
+	return e, nil
+}
+
+// firstRead is how much of an entry is read before its size is known: enough
+// for most objects, little enough to waste.
+const firstRead = 64 << 10
+
+// readPut reads and checks the PUT of id at off. The result's data is the
+// object alone. sizeHint is about how long the object is.
+func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *bufferPool) (*buffer, error) {
+	b := pool.get(putHeaderSize + min(max(sizeHint, 0), firstRead))
+	n, err := r.ReadAt(b.data, off)
+	if err != nil && err != io.EOF {
+		b.release()
+		return nil, err
+	}
+	e, err := parseEntry(b.data[:n])
+	switch {
+	case err != nil:
+	case e.tag != tagPut:
+		err = fmt.Errorf("entry has tag %d", e.tag)
+	case e.id != id:
+		err = errors.New("entry holds another object")
+	case int(e.size) > n:
+		b = pool.grow(b, n, int(e.size))
+		if _, err = r.ReadAt(b.data[n:], off+int64(n)); err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+	default:
+		b.data = b.data[:e.size]
+	}
+	if err == nil && crc32.ChecksumIEEE(b.data[4:]) != e.crc {
+		err = errors.New("checksum is wrong")
+	}
+	if err != nil {
+		b.release()
+		return nil, &IntegrityError{Object: id, What: "segment entry", Err: err}
+	}
+	b.data = b.data[putHeaderSize:]
+	return b, nil
+}
+
+// walkSegment calls fn for the header of each entry of a segment of the given
+// size. Object data is neither read nor checked.
+func walkSegment(r io.ReaderAt, size int64, fn func(off int64, e entry) error) error {
+	var head [putHeaderSize]byte
+	if size < int64(len(segmentMagic)) {
+		return io.ErrUnexpectedEOF
+	}
+	if _, err := r.ReadAt(head[:len(segmentMagic)], 0); err != nil {
+		return err
+	}
+	switch string(head[:len(segmentMagic)]) {
+	case segmentMagic:
+	case atticMagic:
+		return fmt.Errorf("%w: made by attic", ErrUnsupported)
+	default:
+		return errors.New("not a segment")
+	}
+	for off := int64(len(segmentMagic)); off < size; {
+		n, err := r.ReadAt(head[:min(int64(len(head)), size-off)], off)
+		if err != nil && err != io.EOF {
+			return err
+		}
+		e, err := parseEntry(head[:n])
+		if err == nil && int64(e.size) > size-off {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return fmt.Errorf("entry at %d: %w", off, err)
+		}
+		if err := fn(off, e); err != nil {
+			return err
+		}
+		off += int64(e.size)
+	}
+	return nil
+}
+
+// isCommitted reports whether a segment's entries parse and end in a COMMIT.
+func isCommitted(r io.ReaderAt, size int64) (bool, error) {
+	var tail [entryHeaderSize]byte
+	if size < int64(len(segmentMagic)+len(tail)) {
+		return false, nil
+	}
+	if _, err := r.ReadAt(tail[:], size-int64(len(tail))); err != nil {
+		return false, err
+	}
+	if tail != commitEntry {
+		return false, nil
+	}
+	var last byte
+	err := walkSegment(r, size, func(_ int64, e entry) error {
+		last = e.tag
+		return nil
+	})
+	if errors.Is(err, ErrUnsupported) {
+		return false, err
+	}
+	return err == nil && last == tagCommit, nil
+}

@@ -1,0 +1,269 @@
+package borgio
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// session is one running "borg serve" with the repository open, and with it
+// the shared lock that keeps writers out. Many calls may be under way at once.
+type session struct {
+	cmd    *exec.Cmd
+	group  bool // the process leads a process group of its own
+	stdin  io.WriteCloser
+	stdout io.ReadCloser
+	stderr *stderrTail
+	pool   *bufferPool
+	log    *slog.Logger
+	done   chan struct{} // closed once the process is gone and waited for
+
+	sending sync.Mutex // one call at a time goes down stdin
+
+	mu      sync.Mutex // guards what follows
+	pending map[int64]*pendingCall
+	lastID  int64
+	heard   time.Time // last answer, or start of the oldest call if later
+	idle    time.Time // since when no call is under way
+	users   int       // calls that hold the session
+	begun   time.Time
+	drain   bool  // no new calls: the session is to end
+	err     error // why it ended; nil while it runs
+}
+
+// pendingCall waits for its answer.
+type pendingCall struct {
+	ready chan struct{}
+	rep   reply
+	frame *buffer // that rep.result lies in
+	err   error
+	left  bool // the caller gave up; the answer is dropped
+}
+
+// startSession starts the program; it speaks to nobody yet.
+func startSession(argv, env []string, ownSession bool, pool *bufferPool, log *slog.Logger) (*session, error) {
+	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd.Env = env
+	if ownSession {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	}
+	s := &session{
+		cmd: cmd, group: ownSession, pool: pool, log: log, stderr: &stderrTail{log: log},
+		done: make(chan struct{}), pending: map[int64]*pendingCall{}, begun: time.Now(), idle: time.Now(),
+	}
+	cmd.Stderr = s.stderr
+	cmd.WaitDelay = time.Second // a shared ssh connection's master keeps stderr open
+	var err error
+	if s.stdin, err = cmd.StdinPipe(); err != nil {
+		return nil, err
+	}
+	if s.stdout, err = cmd.StdoutPipe(); err != nil {
+		return nil, err
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+	}
+	go s.receive()
+	return s, nil
+}
+
+// receive hands answers out until the connection ends, then waits for the
+// process. It is the session's only goroutine; done tells its end.
+func (s *session) receive() {
+	defer close(s.done)
+	r := bufio.NewReaderSize(s.stdout, 256<<10)
+	for {
+		frame, err := readFrame(r, s.pool)
+		if err == nil {
+			err = s.deliver(frame)
+		}
+		if err != nil {
+			s.end(s.finish(err))
+			return
+		}
+	}
+}
+
+// finish waits for the process and explains why the connection ended.
+func (s *session) finish(cause error) error {
+	s.stdin.Close()
+	// What is left of it after its output ended is of no use.
+	kill := time.AfterFunc(time.Second, s.kill)
+	if !errors.Is(cause, io.EOF) {
+		s.kill()
+	}
+	werr := s.cmd.Wait()
+	kill.Stop()
+	if errors.Is(cause, ErrUnsupported) {
+		return cause
+	}
+	return explainExit(werr, cause, s.stderr.String())
+}
+
+// deliver gives an answer to its caller.
+func (s *session) deliver(frame *buffer) error {
+	rep, err := parseReply(frame.data)
+	if err != nil {
+		frame.release()
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := s.pending[rep.call]
+	if c == nil {
+		frame.release()
+		return fmt.Errorf("answer to call %d, which nobody made", rep.call)
+	}
+	delete(s.pending, rep.call)
+	s.heard = time.Now()
+	if c.left {
+		frame.release()
+	} else {
+		c.rep, c.frame = rep, frame
+	}
+	close(c.ready)
+	return nil
+}
+
+// end fails all calls under way. Only the first reason counts.
+func (s *session) end(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err == nil {
+		s.err = err
+	}
+	s.drain = true
+	for id, c := range s.pending {
+		c.err = s.err
+		close(c.ready)
+		delete(s.pending, id)
+	}
+}
+
+// kill ends the process at once.
+func (s *session) kill() {
+	pid := s.cmd.Process.Pid
+	if s.group {
+		pid = -pid
+	}
+	_ = syscall.Kill(pid, syscall.SIGKILL) // may be gone already
+	s.stdout.Close()                       // in case a stray child holds the other end
+}
+
+// call sends a call and waits for its answer. The frame holds the result; its
+// reference is the caller's. A call whose ctx ends leaves the session usable.
+func (s *session) call(ctx context.Context, method string, args ...arg) (reply, *buffer, error) {
+	c := &pendingCall{ready: make(chan struct{})}
+	s.mu.Lock()
+	if s.err != nil {
+		defer s.mu.Unlock()
+		return reply{}, nil, s.err
+	}
+	if len(s.pending) == 0 {
+		s.heard = time.Now()
+	}
+	s.lastID++
+	id := s.lastID
+	s.pending[id] = c
+	s.mu.Unlock()
+
+	s.sending.Lock()
+	_, err := s.stdin.Write(packCall(id, method, args))
+	s.sending.Unlock()
+	if err != nil {
+		// The process has died: receive sees it as well, and knows more.
+		s.log.Debug("remote takes no more calls", "error", err)
+	}
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		c.left = true
+		if c.frame != nil {
+			c.frame.release()
+		}
+		return reply{}, nil, ctx.Err()
+	}
+	if c.err != nil {
+		return reply{}, nil, c.err
+	}
+	if c.rep.err != nil {
+		c.frame.release()
+		return c.rep, nil, c.rep.err
+	}
+	return c.rep, c.frame, nil
+}
+
+// silence is how long the remote has owed an answer.
+func (s *session) silence() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.pending) == 0 {
+		return 0
+	}
+	return time.Since(s.heard)
+}
+
+// acquire takes hold of the session for a call, unless it is to end.
+func (s *session) acquire() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drain {
+		return false
+	}
+	s.users++
+	return true
+}
+
+func (s *session) release() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users--
+	s.idle = time.Now()
+}
+
+// retire reports whether the session should be closed now: nobody has used it
+// for idle, or it was held for hold and its last calls are done. From hold on
+// it takes no new calls.
+func (s *session) retire(idle, hold time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if time.Since(s.begun) > hold || s.users == 0 && time.Since(s.idle) > idle {
+		s.drain = true
+	}
+	return s.drain && s.users == 0
+}
+
+// shut ends the session in good order: the server sees the end of its input,
+// gives its lock back and exits. One that does not is killed.
+func (s *session) shut(patience time.Duration) {
+	s.stdin.Close()
+	t := time.NewTimer(patience)
+	defer t.Stop()
+	select {
+	case <-s.done:
+	case <-t.C:
+		s.kill()
+		<-s.done
+	}
+}
+
+// childEnvironment is this process's, without what ssh need not know.
+func childEnvironment() []string {
+	var env []string
+	for _, v := range os.Environ() {
+		if !isSecret(v) {
+			env = append(env, v)
+		}
+	}
+	return env
+}

@@ -1,0 +1,16 @@
+package borgio
+
+import "context"
+
+// store gives objects by id as they are stored: encrypted and compressed.
+type store interface {
+	// get gives one object; the buffer's reference is the caller's. sizeHint
+	// is about how long it is, in bytes. A missing object is an
+	// IntegrityError that wraps fs.ErrNotExist.
+	get(ctx context.Context, id ID, sizeHint int) (*buffer, error)
+	// refresh makes later gets see at least what is committed now.
+	refresh(ctx context.Context) error
+	// loadKey gives the base64 text of the key kept in the repository, "" if none.
+	loadKey(ctx context.Context) (string, error)
+	close() error
+}

@@ -1,0 +1,273 @@
+package borgio
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// transaction identifies a state of a local repository: the newest index file
+// and the last committed segment. noSegment stands for none.
+type transaction struct {
+	index     int64
+	committed int64
+}
+
+const noSegment = -1
+
+// view finds the objects of a repository as one transaction left them.
+type view struct {
+	transaction
+	mapped  []byte     // the index file, nil when everything was replayed
+	index   *diskIndex // over mapped; nil likewise
+	checked bool       // the index matched its digests, or has none, or is not used
+	overlay map[ID]place
+	// damaged is the last segment whose replay broke off, or noSegment. What
+	// it held may hide newer objects of the same id.
+	damaged int64
+}
+
+// lookup finds an object's PUT.
+func (v *view) lookup(id ID) (place, bool) {
+	if p, ok := v.overlay[id]; ok {
+		return p, p.segment != bucketTombstone
+	}
+	if v.index == nil {
+		return place{}, false
+	}
+	return v.index.lookup(id)
+}
+
+func (v *view) close() {
+	if v.mapped != nil {
+		_ = unix.Munmap(v.mapped)
+		v.mapped, v.index = nil, nil
+	}
+}
+
+// numbered lists the names in dir that are prefix and a decimal number, as
+// numbers in descending order.
+func numbered(dir, prefix string) ([]int64, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	var nums []int64
+	for _, name := range names {
+		digits, ok := strings.CutPrefix(name, prefix)
+		if n, err := strconv.ParseUint(digits, 10, 32); ok && err == nil && n < bucketTombstone {
+			nums = append(nums, int64(n))
+		}
+	}
+	slices.SortFunc(nums, func(a, b int64) int { return cmp.Compare(b, a) })
+	return nums, nil
+}
+
+// segmentsAbove lists the segments with numbers over low and up to high, in
+// ascending order.
+func segmentsAbove(ctx context.Context, dir string, perDir int, low, high int64) ([]int64, error) {
+	var found []int64
+	dirs, err := numbered(filepath.Join(dir, "data"), "")
+	if err != nil {
+		return nil, err
+	}
+	for _, d := range dirs {
+		if (d+1)*int64(perDir) <= low {
+			break
+		}
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		nums, err := numbered(filepath.Join(dir, "data", strconv.FormatInt(d, 10)), "")
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range nums {
+			if n > low && n <= high {
+				found = append(found, n)
+			}
+		}
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+func segmentPath(dir string, perDir int, n int64) string {
+	return filepath.Join(dir, "data", strconv.FormatInt(n/int64(perDir), 10), strconv.FormatInt(n, 10))
+}
+
+// currentTransaction looks at the repository's file names only, and at the
+// last segments' ends.
+func currentTransaction(ctx context.Context, dir string, perDir int) (transaction, error) {
+	tx := transaction{noSegment, noSegment}
+	indexes, err := numbered(dir, "index.")
+	if err != nil {
+		return tx, err
+	}
+	for _, n := range indexes {
+		if st, err := os.Stat(filepath.Join(dir, fmt.Sprint("index.", n))); err == nil && st.Size() > 0 {
+			tx.index = n
+			break
+		}
+	}
+	dirs, err := numbered(filepath.Join(dir, "data"), "")
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return tx, err
+	}
+	for _, d := range dirs {
+		nums, err := numbered(filepath.Join(dir, "data", strconv.FormatInt(d, 10)), "")
+		if err != nil {
+			return tx, err
+		}
+		for _, n := range nums {
+			if err := ctx.Err(); err != nil {
+				return tx, err
+			}
+			ok, err := segmentCommitted(segmentPath(dir, perDir, n))
+			if err != nil {
+				return tx, err
+			}
+			if ok {
+				tx.committed = n
+				return tx, nil
+			}
+		}
+	}
+	return tx, nil
+}
+
+func segmentCommitted(path string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	return isCommitted(f, st.Size())
+}
+
+// fullCheckLimit is the size in bytes up to which an index file's digest is
+// checked when it is opened. A larger one is checked when it misled a read:
+// every object is verified anyhow.
+const fullCheckLimit = 64 << 20
+
+// openView opens the view of a transaction. Nothing is written; what the
+// index file lacks, or all when there is no good one, is replayed in memory.
+func openView(ctx context.Context, dir string, perDir int, tx transaction, check bool, log *slog.Logger) (*view, error) {
+	v := &view{transaction: tx, damaged: noSegment}
+	from := int64(noSegment)
+	if tx.index != noSegment && tx.index <= tx.committed {
+		if err := v.openIndex(dir, check); err == nil {
+			from = tx.index
+		} else if errors.Is(err, fs.ErrNotExist) {
+			return nil, err // a commit came in between
+		} else {
+			log.Warn("repository index is not usable, reading the segments instead", "index", tx.index, "error", err)
+		}
+	}
+	if v.index == nil {
+		v.checked = true
+	}
+	if err := v.replay(ctx, dir, perDir, from, log); err != nil {
+		v.close()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (v *view) openIndex(dir string, check bool) error {
+	name := fmt.Sprint("index.", v.transaction.index)
+	data, err := mapFile(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	x, err := parseIndex(data)
+	if err == nil {
+		var digests map[string]string
+		raw, rerr := os.ReadFile(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)))
+		if rerr == nil { // borg 1.0 wrote none
+			digests, err = parseIntegrity(raw)
+		}
+		if !check && len(data) > fullCheckLimit {
+			delete(digests, "final")
+		} else {
+			v.checked = true
+		}
+		if err == nil && len(digests) > 0 {
+			err = checkIndex(name, data, digests)
+		}
+	}
+	if err != nil {
+		_ = unix.Munmap(data)
+		return err
+	}
+	v.mapped, v.index = data, x
+	return nil
+}
+
+// replay applies the entries of the committed segments after the given one.
+func (v *view) replay(ctx context.Context, dir string, perDir int, after int64, log *slog.Logger) error {
+	if after >= v.committed {
+		return nil
+	}
+	segments, err := segmentsAbove(ctx, dir, perDir, after, v.committed)
+	if err != nil {
+		return err
+	}
+	log.Info("replaying segments", "after", after, "count", len(segments))
+	v.overlay = map[ID]place{}
+	for _, n := range segments {
+		if err := v.replaySegment(ctx, segmentPath(dir, perDir, n), uint32(n)); err != nil {
+			if ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrUnsupported) {
+				return err
+			}
+			// One bad segment must not cost the others.
+			log.Warn("segment is damaged, the rest of it is lost", "segment", n, "error", err)
+			v.damaged = n
+		}
+	}
+	return nil
+}
+
+func (v *view) replaySegment(ctx context.Context, path string, n uint32) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil || st.Size() == 0 { // an emptied segment is a deleted one
+		return err
+	}
+	return walkSegment(f, st.Size(), func(off int64, e entry) error {
+		switch e.tag {
+		case tagPut:
+			v.overlay[e.id] = place{n, uint32(off)}
+		case tagDelete:
+			if v.index == nil {
+				delete(v.overlay, e.id)
+			} else {
+				v.overlay[e.id] = place{segment: bucketTombstone}
+			}
+		}
+		return ctx.Err()
+	})
+}
