@@ -82,7 +82,7 @@ func (r *Root) Apply(ctx context.Context, p *Plan, o ApplyOptions) (Result, erro
 	if o.Parallel <= 0 {
 		o.Parallel = 8
 	}
-	a := &applier{root: r, plan: p, o: o, failed: map[string]bool{}}
+	a := &applier{root: r, plan: p, o: o, failed: map[string]error{}}
 	a.progress.Actions, a.progress.AllOfThem = len(p.Actions), p.Bytes()
 	a.errs = slices.Clone(p.Problems)
 	err := a.run(ctx)
@@ -102,7 +102,7 @@ type applier struct {
 	mu       sync.Mutex // guards what follows
 	res      Result
 	errs     []error
-	failed   map[string]bool // directories that could not be made
+	failed   map[string]error // by path
 	written  []stamped
 	flagged  []*Action // written, with inode flags still to be set
 	moved    []inode   // inodes that lost or won a name
@@ -207,12 +207,10 @@ func (a *applier) finished(x *Action, err error) {
 	case err == nil:
 		a.count(x)
 	case stopsAll(err): // comes back by itself
-	case errors.Is(err, fs.ErrNotExist) && a.belowFailed(x.Path): // said already
+	case a.belowFailed(x.Path): // said already
 	default:
 		a.errs = append(a.errs, &PathError{x.Op, x.Path, err})
-		if x.New != nil && isDir(x.New.Mode) {
-			a.failed[x.Path] = true
-		}
+		a.failed[x.Path] = err
 		a.o.Log.Debug("path left alone", "op", x.Op, "path", x.Path, "err", err)
 	}
 	a.mu.Unlock()
@@ -239,7 +237,7 @@ func (a *applier) count(x *Action) {
 
 func (a *applier) belowFailed(path string) bool {
 	for path != "" {
-		if path, _ = split(path); a.failed[path] {
+		if path, _ = split(path); a.failed[path] != nil {
 			return true
 		}
 	}

@@ -87,7 +87,7 @@ func (a *applier) finishDirs() {
 	for path, d := range a.plan.dirs {
 		if d.new != nil && isDir(d.new.Mode) && !madeUp(d.new) {
 			finals[path] = final{SetMeta, d.new}
-		} else if d.new != nil || d.old.Mode&0o300 != 0o300 {
+		} else if d.old.Mode&0o300 != 0o300 || d.old.Flags != 0 {
 			// Its own metadata is not recorded, or it was to be deleted
 			// and may still be there: as it was.
 			finals[path] = final{"", &d.old.Entry}
@@ -103,7 +103,7 @@ func (a *applier) finishDirs() {
 		f := finals[path]
 		if err := a.finishDir(path, f.entry, f.op); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			a.mu.Lock()
-			if !a.failed[path] {
+			if a.failed[path] == nil {
 				a.errs = append(a.errs, &PathError{SetMeta, path, inTheWay(err)})
 			}
 			a.mu.Unlock()
@@ -123,21 +123,14 @@ func (a *applier) finishDir(path string, e *snapshot.Entry, op Op) error {
 		return err
 	}
 	defer unix.Close(fd)
-	switch {
-	case op == "":
-		return unix.Chmod(procSelf(fd), e.Mode&0o7777)
-	case madeUp(e):
+	if op == "" || madeUp(e) {
+		a.flag(&Action{Op: SetMeta, Path: path, New: e})
 		return unix.Chmod(procSelf(fd), e.Mode&0o7777)
 	}
 	ino, err := a.setMeta(fd, e)
 	if err != nil {
 		return err
 	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.written = append(a.written, stamped{path, e, ino})
-	if e.Flags != 0 {
-		a.flagged = append(a.flagged, &Action{Op: SetMeta, Path: path, New: e})
-	}
+	a.done(&Action{Op: SetMeta, Path: path, New: e}, ino)
 	return nil
 }

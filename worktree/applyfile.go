@@ -114,6 +114,9 @@ func (a *applier) install(dir int, temp, name string, x *Action) error {
 	if err := unix.Renameat(dir, temp, dir, name); err != nil {
 		return err
 	}
+	if x.Op != MakeLink {
+		return nil
+	}
 	// Renaming one link of an inode over another does nothing at all.
 	if err := unix.Unlinkat(dir, temp, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -148,6 +151,12 @@ func (a *applier) setMetaOf(dir int, name string, x *Action) error {
 func (a *applier) link(ctx context.Context, x *Action) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	a.mu.Lock()
+	failed := a.failed[x.LinkTo]
+	a.mu.Unlock()
+	if failed != nil {
+		return fmt.Errorf("link to %s: %w", x.LinkTo, failed)
 	}
 	from, first, err := a.root.openParent(x.LinkTo)
 	if err != nil {
@@ -271,7 +280,18 @@ func (a *applier) done(x *Action, ino uint64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.written = append(a.written, stamped{x.Path, x.New, ino})
-	if x.New.Flags != 0 {
-		a.flagged = append(a.flagged, x)
+	a.flagged = appendFlagged(a.flagged, x)
+}
+
+func (a *applier) flag(x *Action) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.flagged = appendFlagged(a.flagged, x)
+}
+
+func appendFlagged(list []*Action, x *Action) []*Action {
+	if x.New.Flags == 0 {
+		return list
 	}
+	return append(list, x)
 }

@@ -67,8 +67,8 @@ func (r *Root) Compare(ctx context.Context, base Tree, o Options) iter.Seq2[Chan
 				continue
 			case w.live == nil:
 				c.Kind = Deleted
-			case w.base == nil && w.path == "":
-				continue // the root itself is not always recorded
+			case w.base == nil && (w.path == "" || isSocket(w.live.Mode)):
+				continue // the root is not always recorded, sockets never are
 			case w.base == nil:
 				c.Kind = Added
 			default:

@@ -76,7 +76,7 @@ func (m *metaSetter) owner() error {
 
 // attributes removes what should not be there and sets all but ACLs.
 func (m *metaSetter) attributes() error {
-	have, err := readXattrs(procSelf(m.fd) + m.self())
+	have, err := fdXattrs(m.fd)
 	if err != nil {
 		return err
 	}
@@ -121,15 +121,6 @@ func (m *metaSetter) writable(have []snapshot.Xattr) {
 			m.st.Mode |= 0o200
 		}
 	}
-}
-
-// self is what follows the descriptor's path in calls that do not follow
-// symlinks, so that they reach a directory and not the link in /proc.
-func (m *metaSetter) self() string {
-	if isDir(m.e.Mode) {
-		return "/."
-	}
-	return ""
 }
 
 // try forgives what depends on rights and on the file system.

@@ -139,7 +139,7 @@ func (p *planner) decide(w row) error {
 		p.extra(w)
 	case w.path == "" && (!isDir(w.target.Mode) || w.live == nil):
 		return fmt.Errorf("the root is not a directory: %w", snapshot.ErrRefused)
-	case w.target.Mode&unix.S_IFMT == unix.S_IFSOCK:
+	case isSocket(w.target.Mode):
 		// Sockets live only as long as who made them.
 	case w.live == nil:
 		p.file(w, Create)
@@ -154,7 +154,8 @@ func (p *planner) decide(w row) error {
 // extra is a live path that the target does not have.
 func (p *planner) extra(w row) {
 	early := slices.ContainsFunc(p.cleared, func(dir string) bool { return within(w.path, dir) })
-	remove := w.path != "" && (p.o.Delete || early)
+	// Snapshots never hold sockets: their absence says nothing.
+	remove := w.path != "" && (p.o.Delete && !isSocket(w.live.Mode) || early)
 	if isRegular(w.live.Mode) && (w.live.Nlink > 1 || remove) {
 		m := &member{path: w.path, live: w.live}
 		if remove {

@@ -1,6 +1,5 @@
 package worktree
 
-
 // addMember takes m into account if links matter for it at all.
 func (p *planner) addMember(m *member) {
 	if (m.live == nil || m.live.Nlink <= 1) && (m.entry == nil || m.entry.LinkID == 0) {

@@ -207,6 +207,7 @@ func readNames(fd int) ([]string, error) {
 
 func isDir(mode uint32) bool     { return mode&unix.S_IFMT == unix.S_IFDIR }
 func isRegular(mode uint32) bool { return mode&unix.S_IFMT == unix.S_IFREG }
+func isSocket(mode uint32) bool  { return mode&unix.S_IFMT == unix.S_IFSOCK }
 func isLink(mode uint32) bool    { return mode&unix.S_IFMT == unix.S_IFLNK }
 
 // excluder returns a filter for one pass over a tree in walk order: it tells

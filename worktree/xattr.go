@@ -14,29 +14,44 @@ import (
 // readXattrs reads the managed attributes of what path names, which is not
 // followed if it is a symlink.
 func readXattrs(path string) ([]snapshot.Xattr, error) {
-	names, err := grow(func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) })
+	return collectXattrs(
+		func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) })
+}
+
+// fdXattrs is readXattrs of an open file, which may be an O_PATH descriptor,
+// of a symlink too: following the link in /proc leads to it and no further.
+func fdXattrs(fd int) ([]snapshot.Xattr, error) {
+	path := procSelf(fd)
+	return collectXattrs(
+		func(buf []byte) (int, error) { return unix.Listxattr(path, buf) },
+		func(name string, buf []byte) (int, error) { return unix.Getxattr(path, name, buf) })
+}
+
+func collectXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]snapshot.Xattr, error) {
+	names, err := grow(list)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
 	}
 	if err != nil || len(names) == 0 {
 		return nil, err
 	}
-	var list []snapshot.Xattr
+	var all []snapshot.Xattr
 	for name := range bytes.SplitSeq(names, []byte{0}) {
 		if !managed(string(name)) {
 			continue
 		}
-		value, err := grow(func(buf []byte) (int, error) { return unix.Lgetxattr(path, string(name), buf) })
+		value, err := grow(func(buf []byte) (int, error) { return get(string(name), buf) })
 		switch {
 		case errors.Is(err, unix.ENODATA), errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES), errors.Is(err, unix.ENOTSUP):
 			continue // gone meanwhile, or not ours to see
 		case err != nil:
 			return nil, err
 		}
-		list = append(list, snapshot.Xattr{Name: string(name), Value: value})
+		all = append(all, snapshot.Xattr{Name: string(name), Value: value})
 	}
-	slices.SortFunc(list, func(a, b snapshot.Xattr) int { return strings.Compare(a.Name, b.Name) })
-	return list, nil
+	slices.SortFunc(all, func(a, b snapshot.Xattr) int { return strings.Compare(a.Name, b.Name) })
+	return all, nil
 }
 
 // grow calls read with buffers of growing size until the answer fits.
