@@ -82,7 +82,7 @@ func (r *Root) Apply(ctx context.Context, p *Plan, o ApplyOptions) (Result, erro
 	if o.Parallel <= 0 {
 		o.Parallel = 8
 	}
-	a := &applier{root: r, plan: p, o: o, failed: map[string]error{}}
+	a := &applier{root: r, plan: p, o: o, failed: map[string]error{}, inPlace: map[inode]bool{}}
 	a.progress.Actions, a.progress.AllOfThem = len(p.Actions), p.Bytes()
 	a.errs = slices.Clone(p.Problems)
 	err := a.run(ctx)
@@ -103,6 +103,7 @@ type applier struct {
 	res      Result
 	errs     []error
 	failed   map[string]error // by path
+	inPlace  map[inode]bool   // inodes of several names whose metadata was set in place
 	written  []stamped
 	flagged  []*Action // written, with inode flags still to be set
 	moved    []inode   // inodes that lost or won a name
@@ -167,16 +168,16 @@ func (a *applier) steps(ctx context.Context) error {
 // each runs do for all actions, a few at once, and returns only what stops
 // everything.
 func (a *applier) each(ctx context.Context, actions []*Action, parallel int, do func(context.Context, *Action) error) error {
-	g, ctx := errgroup.WithContext(ctx)
+	g, inner := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for _, x := range actions {
-		if ctx.Err() != nil {
+		if inner.Err() != nil {
 			break
 		}
 		g.Go(func() error {
-			err := do(ctx, x)
+			err := do(inner, x)
 			a.finished(x, err)
-			if err != nil && (ctx.Err() != nil || stopsAll(err)) {
+			if err != nil && stopsAll(err) {
 				return &PathError{x.Op, x.Path, err}
 			}
 			return nil

@@ -140,6 +140,11 @@ func (a *applier) setMetaOf(dir int, name string, x *Action) error {
 	if st.Mode&unix.S_IFMT != x.New.Mode&unix.S_IFMT || !a.o.Force && st.Ino != x.Old.Ino {
 		return errMoved
 	}
+	if st.Nlink > 1 {
+		a.mu.Lock()
+		a.inPlace[inode{st.Dev, st.Ino}] = true
+		a.mu.Unlock()
+	}
 	ino, err := a.setMeta(fd, x.New)
 	if err == nil {
 		a.done(x, ino)
@@ -258,13 +263,23 @@ func (a *applier) unmoved(dir int, name string, x *Action) error {
 		return nil
 	}
 	old := x.Old
-	// Other names of the same inode may have come or gone by our own hand.
-	linked := old.Nlink > 1 || now.Nlink > 1
-	if now.Ino != old.Ino || now.Dev != old.Dev || now.Size != old.Size || now.Mtime != old.Mtime ||
-		now.Target != old.Target || now.Ctime != old.Ctime && !linked {
+	if now.Ino != old.Ino || now.Dev != old.Dev || now.Size != old.Size || now.Target != old.Target {
 		return errMoved
 	}
-	return nil
+	// Other names of the same inode may have come or gone by our own hand,
+	// or it may have got its metadata through one of them.
+	linked := old.Nlink > 1 || now.Nlink > 1
+	if linked && a.ownMeta(now) || now.Mtime == old.Mtime && (linked || now.Ctime == old.Ctime) {
+		return nil
+	}
+	return errMoved
+}
+
+// ownMeta tells whether this run set the metadata of l's inode in place.
+func (a *applier) ownMeta(l Live) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.inPlace[inode{l.Dev, l.Ino}]
 }
 
 // inTheWay says in words what a symlink or file on the way to a path means.
