@@ -32,7 +32,6 @@ const (
 // whomever.
 type Server struct {
 	mountpoint string
-	fuse       *fuse.Server
 	done       chan struct{}
 }
 
@@ -60,7 +59,7 @@ func Mount(mountpoint string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
-	s := &Server{mountpoint: mountpoint, fuse: srv, done: make(chan struct{})}
+	s := &Server{mountpoint: mountpoint, done: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
 	var news sync.WaitGroup
 	if !o.OneArchive {
@@ -91,8 +90,8 @@ func (s *Server) Unmount() error {
 		return nil
 	default:
 	}
-	if err := s.fuse.Unmount(); err != nil {
-		return unmountError(s.mountpoint, err)
+	if err := Unmount(s.mountpoint, false); err != nil {
+		return err
 	}
 	s.Wait()
 	return nil

@@ -1,0 +1,315 @@
+package fusefs
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/s4-storage/s4/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// fakeHistory is a history in memory, made of copies of real directories.
+type fakeHistory struct {
+	mu       sync.Mutex
+	snaps    map[int64]*fakeSnap
+	infos    []snapshot.Info
+	versions map[string]int64 // by everything that makes a version
+	changed  chan struct{}
+	last     int64
+
+	// broken makes reading the named file fail, hung makes it wait.
+	broken, hung string
+	opened       int // calls of Open
+}
+
+type fakeSnap struct {
+	root     int64
+	entries  map[int64]snapshot.Entry
+	children map[int64][]snapshot.Entry // by Dir, sorted by name
+	content  map[int64][]byte
+}
+
+var _ History = (*fakeHistory)(nil)
+
+func newFakeHistory() *fakeHistory {
+	return &fakeHistory{
+		snaps: make(map[int64]*fakeSnap), versions: make(map[string]int64), changed: make(chan struct{}, 1),
+	}
+}
+
+// add takes a snapshot of a real directory, as of the given time.
+func (h *fakeHistory) add(t *testing.T, dir string, at time.Time) snapshot.Info {
+	t.Helper()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last++
+	s := &fakeSnap{
+		entries: make(map[int64]snapshot.Entry), children: make(map[int64][]snapshot.Entry),
+		content: make(map[int64][]byte),
+	}
+	info := snapshot.Info{
+		Num: h.last, ID: fmt.Sprint("id", h.last), Time: at.UTC(), Dir: at.UTC().Format(snapshot.DirFormat), Indexed: true,
+	}
+	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		rel, _ := filepath.Rel(dir, path)
+		e := entryOf(t, path, rel)
+		key := fmt.Sprintf("%s %+v", rel, e)
+		if h.versions[key] == 0 {
+			h.versions[key] = int64(len(h.versions) + 1)
+		}
+		e.Version = h.versions[key]
+		switch e.Mode & syscall.S_IFMT {
+		case syscall.S_IFDIR:
+			e.Dir = e.Version + 1_000_000
+		case syscall.S_IFREG:
+			data, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			s.content[e.Version] = data
+		}
+		s.entries[e.Version] = e
+		if rel == "." {
+			s.root = e.Version
+			return nil
+		}
+		for _, parent := range s.entries {
+			if parent.Dir != 0 && s.pathOf(t, dir, parent) == filepath.Dir(path) {
+				s.children[parent.Dir] = append(s.children[parent.Dir], e)
+			}
+		}
+		s.setPath(e, path)
+		info.Size += e.Size
+		info.Files++
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, list := range s.children {
+		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	}
+	h.snaps[info.Num] = s
+	h.infos = append(h.infos, info)
+	h.signal()
+	return info
+}
+
+// remove forgets a snapshot, as prune would.
+func (h *fakeHistory) remove(num int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.snaps, num)
+	h.infos = slices.DeleteFunc(h.infos, func(i snapshot.Info) bool { return i.Num == num })
+	h.signal()
+}
+
+func (h *fakeHistory) signal() {
+	select {
+	case h.changed <- struct{}{}:
+	default:
+	}
+}
+
+func (h *fakeHistory) Timeline(context.Context) ([]snapshot.Info, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.infos), nil
+}
+
+func (h *fakeHistory) Resolve(_ context.Context, when string) (snapshot.Info, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i := len(h.infos) - 1; i >= 0; i-- {
+		if strings.HasPrefix(h.infos[i].Dir, when) || when == "yesterday" && i == 0 {
+			return h.infos[i], nil
+		}
+	}
+	return snapshot.Info{}, fmt.Errorf("moment %q: %w", when, fs.ErrNotExist)
+}
+
+func (h *fakeHistory) Watch(ctx context.Context, _ time.Duration) <-chan struct{} {
+	out := make(chan struct{})
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-h.changed:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case out <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
+
+func (h *fakeHistory) snap(num int64) (*fakeSnap, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if s := h.snaps[num]; s != nil {
+		return s, nil
+	}
+	return nil, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
+}
+
+func (h *fakeHistory) Root(ctx context.Context, num int64) (snapshot.Entry, error) {
+	s, err := h.snap(num)
+	if err != nil {
+		return snapshot.Entry{}, err
+	}
+	return s.entries[s.root], nil
+}
+
+func (h *fakeHistory) Lookup(_ context.Context, num, dir int64, name string) (snapshot.Entry, error) {
+	s, err := h.snap(num)
+	if err != nil {
+		return snapshot.Entry{}, err
+	}
+	for _, e := range s.children[dir] {
+		if e.Name == name {
+			return e, nil
+		}
+	}
+	return snapshot.Entry{}, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
+}
+
+func (h *fakeHistory) List(_ context.Context, num, dir int64, after string, limit int) ([]snapshot.Entry, error) {
+	s, err := h.snap(num)
+	if err != nil {
+		return nil, err
+	}
+	list := s.children[dir]
+	i := sort.Search(len(list), func(i int) bool { return list[i].Name > after })
+	return list[i:min(i+limit, len(list))], nil
+}
+
+func (h *fakeHistory) Stat(_ context.Context, num, version int64) (snapshot.Entry, error) {
+	s, err := h.snap(num)
+	if err != nil {
+		return snapshot.Entry{}, err
+	}
+	e, ok := s.entries[version]
+	if !ok {
+		return e, fmt.Errorf("version %d: %w", version, fs.ErrNotExist)
+	}
+	return e, nil
+}
+
+func (h *fakeHistory) Open(_ context.Context, num int64, e snapshot.Entry) (snapshot.File, error) {
+	s, err := h.snap(num)
+	if err != nil {
+		return nil, err
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.opened++
+	return &fakeFile{
+		Reader: bytes.NewReader(s.content[e.Version]), broken: e.Name == h.broken, hung: e.Name == h.hung,
+	}, nil
+}
+
+type fakeFile struct {
+	*bytes.Reader
+	broken, hung bool
+}
+
+func (f *fakeFile) Close() error { return nil }
+func (f *fakeFile) Size() int64  { return f.Reader.Size() }
+
+func (f *fakeFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
+	if f.hung {
+		<-ctx.Done()
+		return 0, fmt.Errorf("get chunk: %w", ctx.Err())
+	}
+	if f.broken {
+		return 0, fmt.Errorf("get chunk: %w", snapshot.ErrUnreachable)
+	}
+	n, err := f.ReadAt(p, off)
+	if err == io.EOF && n == len(p) {
+		err = nil
+	}
+	return n, err
+}
+
+// pathOf and setPath keep a directory's real path in its content, which a
+// directory has no other use for.
+func (s *fakeSnap) pathOf(t *testing.T, root string, e snapshot.Entry) string {
+	t.Helper()
+	if e.Version == s.root {
+		return root
+	}
+	return string(s.content[e.Version])
+}
+
+func (s *fakeSnap) setPath(e snapshot.Entry, path string) {
+	if e.Dir != 0 {
+		s.content[e.Version] = []byte(path)
+	}
+}
+
+func entryOf(t *testing.T, path, rel string) snapshot.Entry {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	e := snapshot.Entry{
+		Name: filepath.Base(rel), Mode: st.Mode, UID: st.Uid, GID: st.Gid,
+		Mtime: st.Mtim.Nano(), Nlink: 1, Xattrs: xattrsOf(t, path),
+	}
+	switch st.Mode & syscall.S_IFMT {
+	case syscall.S_IFREG:
+		e.Size = st.Size
+	case syscall.S_IFLNK:
+		e.Target, _ = os.Readlink(path)
+	case syscall.S_IFBLK, syscall.S_IFCHR:
+		e.Rdev = st.Rdev
+	}
+	if st.Nlink > 1 && st.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		e.Nlink, e.LinkID = uint32(st.Nlink), st.Ino
+	}
+	return e
+}
+
+func xattrsOf(t *testing.T, path string) []snapshot.Xattr {
+	t.Helper()
+	buf := make([]byte, 4096)
+	n, err := unix.Llistxattr(path, buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []snapshot.Xattr
+	for name := range strings.SplitSeq(string(buf[:n]), "\x00") {
+		if name == "" {
+			continue
+		}
+		value := make([]byte, 4096)
+		n, err := unix.Lgetxattr(path, name, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, snapshot.Xattr{Name: name, Value: value[:n]})
+	}
+	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+	return list
+}
