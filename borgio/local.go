@@ -58,9 +58,9 @@ func openLocal(ctx context.Context, dir string, pool *bufferPool, log *slog.Logg
 }
 
 // attempts and the delay after the first of them, which doubles each time,
-// span the moments in which a commit replaces one file by another: 1.3 s.
+// span the moments in which a commit replaces one file by another: 1.2 s.
 const (
-	attempts   = 7
+	attempts   = 6
 	firstDelay = 20 * time.Millisecond
 )
 

@@ -49,6 +49,8 @@ func parseLocation(s string) (l Location, err error) {
 			return l, errors.New("path is not absolute")
 		}
 		s = rest
+	} else if scheme, _, ok := strings.Cut(s, "://"); ok && !strings.Contains(scheme, "/") {
+		return l, fmt.Errorf("unknown scheme %q", scheme)
 	} else if host, path, ok := cutSCP(s); ok {
 		l.User, l.Host = cutUser(host)
 		l.Host = strings.Trim(l.Host, "[]")
@@ -56,8 +58,6 @@ func parseLocation(s string) (l Location, err error) {
 			return l, err
 		}
 		return l, l.setPath(path)
-	} else if strings.Contains(s, "://") {
-		return l, errors.New("unknown scheme")
 	}
 	if err := l.setPath(s); err != nil {
 		return l, err

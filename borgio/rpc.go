@@ -37,8 +37,11 @@ func readFrame(r *bufio.Reader, pool *bufferPool) (*buffer, error) {
 			return b, nil
 		}
 		owed[depth]--
-		head, err := r.Peek(9)
-		if len(head) == 0 {
+		head, err := r.Peek(1) // more may never come
+		if err == nil {
+			head, err = r.Peek(msgpack.HeaderSize(head[0]))
+		}
+		if err != nil {
 			if n > 0 && err == io.EOF {
 				err = io.ErrUnexpectedEOF
 			}

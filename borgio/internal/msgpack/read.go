@@ -102,8 +102,16 @@ var widths = [32]uint8{
 	1, 2, 4, 8, 1, 1, 1, 1, 1, 1, 2, 4, 2, 4, 2, 4,
 }
 
+// HeaderSize is the size in bytes of a header that begins with c.
+func HeaderSize(c byte) int {
+	if c < 0xc0 || c >= 0xe0 {
+		return 1
+	}
+	return 1 + int(widths[c-0xc0])
+}
+
 // ParseHeader decodes the header at the start of b. A b that ends inside the
-// header gives [io.ErrUnexpectedEOF]; nine bytes are always enough.
+// header gives [io.ErrUnexpectedEOF].
 func ParseHeader(b []byte) (Header, error) {
 	if len(b) == 0 {
 		return Header{}, io.ErrUnexpectedEOF

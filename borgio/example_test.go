@@ -1,0 +1,55 @@
+package borgio_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+
+	"github.com/s4-storage/s4/borgio"
+)
+
+// List what a repository holds, and print one file.
+func Example() {
+	ctx := context.Background()
+	loc, err := borgio.ParseLocation("testdata/mode-repokey-blake2")
+	if err != nil {
+		log.Fatal(err)
+	}
+	repo, err := borgio.Open(ctx, loc, borgio.Options{
+		Passphrase: func(context.Context) (string, error) { return "s4-test", nil },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer repo.Close()
+
+	manifest, err := repo.Manifest(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for _, ref := range manifest.Archives {
+		fmt.Println(ref.Name, ref.Time.Format("2006-01-02"))
+	}
+	archive, err := repo.Archive(ctx, manifest.Archives[1].ID)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for item, err := range repo.Items(ctx, archive) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(item.Path, item.Size)
+		if item.Path == "hello.txt.new" {
+			if _, err := repo.OpenFile(item.Chunks).WriteTo(os.Stdout); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+	// Output:
+	// first 2020-03-01
+	// second 2020-03-02
+	// hello.txt.new 8
+	// changed
+	// dir/text 17390
+}
