@@ -199,3 +199,30 @@ func (x *Index) Content(ctx context.Context, version int64) (extents []snapshot.
 	}
 	return extents, nil
 }
+
+// Path gives the path of a version.
+func (x *Index) Path(ctx context.Context, version int64) (path string, err error) {
+	err = x.consistently(ctx, func(c *conn) error {
+		var dir int64
+		var name string
+		err := c.query("SELECT dir, name FROM version WHERE id = ?", []driver.Value{version}, func(row []driver.Value) error {
+			dir, name = row[0].(int64), text(row[1])
+			return nil
+		})
+		switch {
+		case err != nil:
+			return err
+		case dir == 0:
+			return fs.ErrNotExist
+		case dir < 0:
+			return nil
+		}
+		path, err = dirPath(c, dir)
+		path = joinPath(path, name)
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("path of version %d: %w", version, err)
+	}
+	return path, nil
+}

@@ -1,0 +1,176 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+
+	"github.com/s4-storage/s4/index"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// The methods below are the index's own, except that a snapshot not yet
+// indexed is read first.
+
+// Root gives the root of a snapshot's tree.
+func (h *History) Root(ctx context.Context, num int64) (snapshot.Entry, error) {
+	if err := h.Ensure(ctx, num); err != nil {
+		return snapshot.Entry{}, err
+	}
+	return h.x.Root(ctx, num)
+}
+
+// Lookup finds a name in a directory; a missing one is fs.ErrNotExist.
+func (h *History) Lookup(ctx context.Context, num, dir int64, name string) (snapshot.Entry, error) {
+	if err := h.Ensure(ctx, num); err != nil {
+		return snapshot.Entry{}, err
+	}
+	return h.x.Lookup(ctx, num, dir, name)
+}
+
+// List gives at most limit entries of a directory, bytewise by name, that come
+// after the given name.
+func (h *History) List(ctx context.Context, num, dir int64, after string, limit int) ([]snapshot.Entry, error) {
+	if err := h.Ensure(ctx, num); err != nil {
+		return nil, err
+	}
+	return h.x.List(ctx, num, dir, after, limit)
+}
+
+// Stat gives the entry of a version that is in the snapshot.
+func (h *History) Stat(ctx context.Context, num, version int64) (snapshot.Entry, error) {
+	if err := h.Ensure(ctx, num); err != nil {
+		return snapshot.Entry{}, err
+	}
+	return h.x.Stat(ctx, num, version)
+}
+
+// Find walks to a path; symbolic links are not followed.
+func (h *History) Find(ctx context.Context, num int64, path string) (snapshot.Entry, error) {
+	if err := h.Ensure(ctx, num); err != nil {
+		return snapshot.Entry{}, err
+	}
+	return h.x.Find(ctx, num, path)
+}
+
+// Walk gives the entry at path and all below it, depth first, parents first,
+// names bytewise. An error ends it.
+func (h *History) Walk(ctx context.Context, num int64, path string) iter.Seq2[snapshot.Node, error] {
+	return func(yield func(snapshot.Node, error) bool) {
+		if err := h.Ensure(ctx, num); err != nil {
+			yield(snapshot.Node{}, err)
+			return
+		}
+		h.x.Walk(ctx, num, path)(yield)
+	}
+}
+
+// Versions gives every version of a path in the chain of snapshot num, as far
+// as it is indexed, oldest first.
+func (h *History) Versions(ctx context.Context, num int64, path string) ([]index.PathVersion, error) {
+	if err := h.Ensure(ctx, num); err != nil {
+		return nil, err
+	}
+	return h.x.Versions(ctx, num, path)
+}
+
+// Changes tells how the tree of b differs from that of a.
+func (h *History) Changes(ctx context.Context, a, b int64) iter.Seq2[index.Change, error] {
+	return func(yield func(index.Change, error) bool) {
+		for _, num := range []int64{a, b} {
+			if err := h.Ensure(ctx, num); err != nil {
+				yield(index.Change{}, err)
+				return
+			}
+		}
+		h.x.Changes(ctx, a, b)(yield)
+	}
+}
+
+// Content gives a regular file's extents as the source of the snapshot that
+// the version is in names them.
+func (h *History) Content(ctx context.Context, version int64) ([]snapshot.Extent, error) {
+	return h.x.Content(ctx, version)
+}
+
+// Open gives the content of a regular file of snapshot num, from the source
+// that holds it, or else from another one that holds the same snapshot.
+func (h *History) Open(ctx context.Context, num int64, e snapshot.Entry) (snapshot.File, error) {
+	content, err := h.x.Content(ctx, e.Version)
+	if err != nil {
+		return nil, err
+	}
+	if len(content) == 0 {
+		return emptyFile{}, nil
+	}
+	info, err := h.x.Snapshot(ctx, num)
+	if err != nil {
+		return nil, err
+	}
+	src := h.source(info.Source)
+	if src == nil {
+		err = fmt.Errorf("source %s is not at hand: %w", info.Source, snapshot.ErrUnreachable)
+	} else {
+		var f snapshot.File
+		if f, err = src.Open(ctx, content); err == nil {
+			return f, nil
+		}
+	}
+	if f := h.openElsewhere(ctx, info, e); f != nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("open %q: %w", e.Name, err)
+}
+
+// openElsewhere looks for the file in the same snapshot of other sources; nil
+// when none can give it.
+func (h *History) openElsewhere(ctx context.Context, info snapshot.Info, e snapshot.Entry) snapshot.File {
+	line, err := h.timeline(ctx)
+	if err != nil {
+		return nil
+	}
+	path, err := h.x.Path(ctx, e.Version)
+	if err != nil {
+		return nil
+	}
+	for _, group := range line.held {
+		if group[0].ID != info.ID {
+			continue
+		}
+		for _, other := range group {
+			src := h.source(other.Source)
+			if other.Num == info.Num || src == nil || h.Ensure(ctx, other.Num) != nil {
+				continue
+			}
+			same, err := h.x.Find(ctx, other.Num, path)
+			if err != nil || same.Size != e.Size || same.Mtime != e.Mtime {
+				continue
+			}
+			content, err := h.x.Content(ctx, same.Version)
+			if err != nil {
+				continue
+			}
+			if f, err := src.Open(ctx, content); err == nil {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+// emptyFile needs no source.
+type emptyFile struct{}
+
+var _ snapshot.File = emptyFile{}
+
+func (emptyFile) Size() int64                      { return 0 }
+func (emptyFile) Close() error                     { return nil }
+func (emptyFile) WriteTo(io.Writer) (int64, error) { return 0, nil }
+func (emptyFile) ReadAtContext(_ context.Context, _ []byte, off int64) (int, error) {
+	if off < 0 {
+		return 0, fs.ErrInvalid
+	}
+	return 0, io.EOF
+}
