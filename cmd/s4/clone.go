@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/s4-storage/s4/volume"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// CloneCmd is `s4 clone`.
+type CloneCmd struct {
+	URL    string `arg:"" name:"url" help:"A repository, with ::ARCHIVE for one archive of it."`
+	Folder string `arg:"" optional:"" name:"dir" help:"Where to (default: the repository's name)."`
+	Name   string `help:"Name of the volume (default: the one it has)."`
+	At     string `placeholder:"TIME" help:"Snapshot to take (default: the newest)."`
+}
+
+// Help is the paragraph under --help.
+func (CloneCmd) Help() string {
+	return `Makes a volume from a repository, whether s4 or borg made it, with the repository as its remote. An interrupted clone is carried on by the same command.
+
+Example: s4 clone s4@nas:/volumes/photos`
+}
+
+// Run does it.
+func (c *CloneCmd) Run(ctx context.Context, a *app) error {
+	dir := c.Folder
+	if a.Dir != "" && !filepath.IsAbs(dir) {
+		if dir == "" {
+			loc, err := volume.ParseLocation(c.URL)
+			if err != nil {
+				return err
+			}
+			dir = filepath.Base(loc.Path)
+		}
+		dir = filepath.Join(a.Dir, dir)
+	}
+	report, done := a.reporter()
+	r, err := volume.Clone(ctx, volume.CloneOptions{URL: c.URL, Dir: dir, Name: c.Name, At: c.At, Report: report}, a.access)
+	done()
+	if err != nil {
+		return err
+	}
+	if a.JSON {
+		return a.printJSON(struct {
+			Root     string           `json:"root"`
+			Name     string           `json:"name"`
+			ID       string           `json:"id"`
+			Snapshot snapshotJSON     `json:"snapshot"`
+			Changes  *worktree.Result `json:"changes,omitempty"`
+		}{r.Root, r.Name, r.ID, toJSON(r.Snapshot), r.Changes})
+	}
+	if r.Changes != nil {
+		a.say("At %s: %s", r.Snapshot.Time.Local().Format("2006-01-02 15:04:05"), summary(r.Changes))
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+// Command s4 is the Simple Self-hosted Storage System: git for a person's
+// data, with a time machine. Each verb has a file of its own that parses,
+// calls package volume and prints.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/volume"
+)
+
+// CLI is the whole command line.
+type CLI struct {
+	Globals
+
+	Init    InitCmd    `cmd:"" help:"Make a folder a volume."`
+	Remote  RemoteCmd  `cmd:"" help:"Manage the places where the volume is stored."`
+	Push    PushCmd    `cmd:"" help:"Store the volume as a snapshot at a remote."`
+	Pull    PullCmd    `cmd:"" help:"Bring the volume to a remote's snapshot."`
+	Clone   CloneCmd   `cmd:"" help:"Make a volume from a repository."`
+	Status  StatusCmd  `cmd:"" help:"Show what is unpushed, and each remote."`
+	Log     LogCmd     `cmd:"" help:"List the snapshots on one time line."`
+	Ls      LsCmd      `cmd:"" help:"List a directory as it was."`
+	Cat     CatCmd     `cmd:"" help:"Print a file as it was."`
+	Restore RestoreCmd `cmd:"" help:"Bring paths back from a snapshot."`
+	Mount   MountCmd   `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`
+	Umount  UmountCmd  `cmd:"" help:"End a mount, also one that has lost its process."`
+	Config  ConfigCmd  `cmd:"" help:"Read and write settings."`
+	Version VersionCmd `cmd:"" help:"Show the version."`
+}
+
+// Globals are the options every command has.
+type Globals struct {
+	Dir      string `short:"C" placeholder:"DIR" help:"Work as if started in DIR." env:"-"`
+	JSON     bool   `name:"json" help:"Print the result as one JSON document."`
+	Quiet    bool   `short:"q" help:"Print nothing but results and errors."`
+	Verbose  int    `short:"v" type:"counter" help:"Log more (-vv: all) to stderr; S4_LOG sets a level too."`
+	Progress *bool  `negatable:"" help:"Show progress; by default on a terminal only."`
+}
+
+// app is what the verbs work with.
+type app struct {
+	*Globals
+	stdin  io.Reader
+	stdout io.Writer
+	stderr io.Writer
+	log    *slog.Logger
+	access *volume.Access
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
+}
+
+// run is the whole program but for exiting.
+func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends us at once
+	err := runContext(ctx, args, stdin, stdout, stderr)
+	if err == nil {
+		return exitDone
+	}
+	if reportStart(err) {
+		return exitCode(err)
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		fmt.Fprintln(stderr, "s4: interrupted")
+		return exitInterrupted
+	}
+	printError(stderr, err)
+	return exitCode(err)
+}
+
+// exited carries the exit code with which kong ended a run, as after --help.
+type exited int
+
+func runContext(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) (err error) {
+	var cli CLI
+	parser, err := kong.New(&cli,
+		kong.Name("s4"),
+		kong.Description("The Simple Self-hosted Storage System: git for your data, with a time machine."),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 100}),
+		kong.Writers(stdout, stderr),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ValueFormatter(kong.DefaultHelpValueFormatter),
+	)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			code, ok := r.(exited)
+			if !ok {
+				panic(r)
+			}
+			if code != 0 {
+				err = snapshot.ErrUsage
+			}
+		}
+	}()
+	parsed, err := parser.Parse(args)
+	if err != nil {
+		return hint.With(fmt.Errorf("%w: %w", snapshot.ErrUsage, err), "see: s4 --help")
+	}
+	a := &app{Globals: &cli.Globals, stdin: stdin, stdout: stdout, stderr: stderr, log: newLogger(stderr, cli.Verbose)}
+	if a.access, err = volume.NewAccess(a.log, a.asker()); err != nil {
+		return err
+	}
+	parsed.BindTo(ctx, (*context.Context)(nil))
+	return parsed.Run(a)
+}
+
+func newLogger(w io.Writer, verbose int) *slog.Logger {
+	level := slog.LevelWarn
+	if text := os.Getenv("S4_LOG"); text != "" {
+		// An unknown level leaves the default.
+		_ = level.UnmarshalText([]byte(text))
+	}
+	switch {
+	case verbose == 1:
+		level = min(level, slog.LevelInfo)
+	case verbose > 1:
+		level = slog.LevelDebug
+	}
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+}
+
+func printError(w io.Writer, err error) {
+	fmt.Fprintf(w, "s4: %s\n", errorText(err))
+	if h := hint.Of(err); h != "" {
+		fmt.Fprintf(w, "hint: %s\n", h)
+	}
+}
+
+// errorText is err on one line. Kinds whose name the text explains anyway
+// need not stand before it.
+func errorText(err error) string {
+	text := strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
+	for _, kind := range []error{snapshot.ErrUsage, snapshot.ErrRefused, snapshot.ErrLocked} {
+		text = strings.TrimPrefix(text, kind.Error()+": ")
+	}
+	return text
+}

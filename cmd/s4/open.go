@@ -1,0 +1,104 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/volume"
+)
+
+// here is the directory the command works from.
+func (a *app) here() string {
+	if a.Dir != "" {
+		return a.Dir
+	}
+	return "."
+}
+
+// volume opens the volume that the command was started in.
+func (a *app) volume() (*volume.Volume, error) {
+	root, err := volume.Find(a.here())
+	if err != nil {
+		return nil, err
+	}
+	return volume.Open(root, a.access)
+}
+
+// past opens the volume's time line and looks at the sources that need no
+// network, so that it is up to date and never waits.
+func (a *app) past(ctx context.Context, v *volume.Volume) (*volume.Past, error) {
+	past, err := v.Past(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !past.Remote {
+		if err := past.Refresh(ctx); err != nil {
+			a.log.Warn("look for news", "error", err)
+		}
+	}
+	return past, nil
+}
+
+// inVolume turns a path as the person typed it into one below the volume's
+// root: relative to where they are, "" for the root itself.
+func (a *app) inVolume(v *volume.Volume, path string) (string, error) {
+	at, err := filepath.Abs(a.here())
+	if err != nil {
+		return "", err
+	}
+	if !filepath.IsAbs(path) {
+		path = filepath.Join(at, path)
+	}
+	rel, err := filepath.Rel(v.Shown, path)
+	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
+		return "", usage("%s is outside the volume %s", path, v.Shown)
+	}
+	if rel == "." {
+		return "", nil
+	}
+	return rel, nil
+}
+
+// moment splits TIME:PATH. A TIME may hold colons itself (RFC 3339, before:…),
+// so the longest beginning that names a snapshot is taken.
+func moment(ctx context.Context, past *volume.Past, arg string) (snapshot.Info, string, error) {
+	s, err := past.Resolve(ctx, arg)
+	if err == nil {
+		return s, "", nil
+	}
+	for i := len(arg) - 1; i > 0; i-- {
+		if arg[i] != ':' {
+			continue
+		}
+		if s, err := past.Resolve(ctx, arg[:i]); err == nil {
+			return s, strings.Trim(arg[i+1:], "/"), nil
+		}
+	}
+	if when, _, found := strings.Cut(arg, ":"); found {
+		_, err = past.Resolve(ctx, when)
+	}
+	return snapshot.Info{}, "", err
+}
+
+// withVolume opens the volume the command was started in and closes it after do.
+func (a *app) withVolume(do func(*volume.Volume) error) error {
+	v, err := a.volume()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	return do(v)
+}
+
+// print writes a result.
+func (a *app) print(format string, args ...any) error {
+	_, err := fmt.Fprintf(a.stdout, format, args...)
+	return err
+}
+
+func usage(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{snapshot.ErrUsage}, args...)...)
+}

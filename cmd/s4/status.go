@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+
+	"github.com/s4-storage/s4/volume"
+)
+
+// StatusCmd is `s4 status`.
+type StatusCmd struct{}
+
+// Help is the paragraph under --help.
+func (StatusCmd) Help() string {
+	return `Shows what is not pushed yet and how the volume stands to each remote, as far as known since it was last reached: nothing is connected to.
+
+Example: s4 status`
+}
+
+// maxShown bounds how many changed paths a person is shown.
+const maxShown = 20
+
+// Run does it.
+func (c *StatusCmd) Run(ctx context.Context, a *app) error {
+	return a.withVolume(func(v *volume.Volume) error {
+		if _, err := a.past(ctx, v); err != nil {
+			return err
+		}
+		s, err := v.Status(ctx)
+		if err != nil {
+			return err
+		}
+		if a.JSON {
+			var base *snapshotJSON
+			if s.Base != nil {
+				j := toJSON(*s.Base)
+				base = &j
+			}
+			return a.printJSON(struct {
+				*volume.Status
+				Base *snapshotJSON `json:"base,omitempty"`
+			}{s, base})
+		}
+		return a.printStatus(s)
+	})
+}
+
+func (a *app) printStatus(s *volume.Status) error {
+	w := &errWriter{w: a.stdout}
+	where := s.Root
+	if s.Mounted {
+		where += " (mounted)"
+	}
+	w.printf("Volume %s at %s\n", s.Name, where)
+	switch {
+	case s.Arriving:
+		w.printf("A clone or pull was interrupted; run it again to carry on\n")
+	case s.Base == nil:
+		w.printf("Nothing pushed yet\n")
+	default:
+		w.printf("On snapshot %s (%s)\n", s.Base.Dir, humanize.Time(s.Base.Time))
+	}
+	for _, r := range s.Remotes {
+		w.printf("Remote %s: %s\n", r.Name, remoteLine(r))
+	}
+	if len(s.Remotes) == 0 {
+		w.printf("No remote; add one with: s4 remote add origin URL\n")
+	}
+	if s.Clean {
+		w.printf("Nothing to push, the volume is clean\n")
+		return w.err
+	}
+	w.printf("%s not pushed:\n", count(int64(s.Changed), "change"))
+	for i, c := range s.Changes {
+		if i == maxShown {
+			w.printf("  … and %d more\n", s.Changed-maxShown)
+			break
+		}
+		w.printf("  %-9s %s\n", c.Kind, shownName(a.stdout, c.Path))
+	}
+	for _, u := range s.Unread {
+		w.printf("  unreadable: %s\n", u)
+	}
+	return w.err
+}
+
+func remoteLine(r volume.RemoteStatus) string {
+	if r.Repository == "" {
+		return fmt.Sprintf("%s (encryption: %s), never reached", r.URL, r.Encryption)
+	}
+	text := fmt.Sprintf("%s (encryption: %s)", r.Repository, r.Encryption)
+	if !r.LastPush.IsZero() {
+		text += ", pushed " + humanize.Time(r.LastPush)
+	}
+	if r.Behind > 0 {
+		text += fmt.Sprintf(", has %s not pulled", count(int64(r.Behind), "snapshot"))
+	}
+	if !r.Contact.IsZero() && time.Since(r.Contact) > time.Hour {
+		text += ", last reached " + humanize.Time(r.Contact)
+	}
+	return text
+}
+
+// errWriter keeps the first error of many prints.
+type errWriter struct {
+	w   interface{ Write([]byte) (int, error) }
+	err error
+}
+
+func (w *errWriter) printf(format string, args ...any) {
+	if w.err == nil {
+		_, w.err = fmt.Fprintf(w.w, format, args...)
+	}
+}

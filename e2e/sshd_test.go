@@ -1,0 +1,129 @@
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// sshd is a real sshd on a loopback port that lets the current user in with
+// a key made for the test. Hosts mys4remote (known) and stranger (whose host
+// key nobody knows) both lead to it; nowhere leads to a closed port.
+type sshd struct {
+	dir  string
+	port int
+	user string
+}
+
+func startSSHD(t *testing.T) *sshd {
+	t.Helper()
+	program := "/usr/sbin/sshd"
+	if _, err := os.Stat(program); err != nil {
+		missing(t, "openssh-server is not installed")
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &sshd{dir: t.TempDir(), user: me.Username}
+	if os.Geteuid() == 0 { // where Debian's sshd drops its privileges to
+		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range []string{"host", "client"} {
+		out, err := exec.Command("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(s.dir, key)).CombinedOutput()
+		if err != nil {
+			t.Fatalf("ssh-keygen: %v\n%s", err, out)
+		}
+	}
+	s.port = freePort(t)
+	config := fmt.Sprintf(`ListenAddress 127.0.0.1
+Port %d
+HostKey %[2]s/host
+AuthorizedKeysFile %[2]s/client.pub
+PidFile none
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+PermitRootLogin yes
+`, s.port, s.dir)
+	path := filepath.Join(s.dir, "sshd_config")
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(program, "-D", "-e", "-f", path)
+	log, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready := make(chan string, 1)
+	go func() {
+		lines := bufio.NewScanner(log)
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), "Server listening") {
+				ready <- ""
+			}
+		}
+		close(ready)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	select {
+	case _, ok := <-ready:
+		if !ok {
+			t.Fatal("sshd ended at once")
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("sshd does not listen")
+	}
+	return s
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// clientConfig writes an ssh configuration for one test into dir.
+func (s *sshd) clientConfig(dir string) (string, error) {
+	host, err := os.ReadFile(filepath.Join(s.dir, "host.pub"))
+	if err != nil {
+		return "", err
+	}
+	known := filepath.Join(dir, "known_hosts")
+	if err := os.WriteFile(known, []byte("mys4remote "+string(host)), 0o600); err != nil {
+		return "", err
+	}
+	config := fmt.Sprintf(`Host mys4remote stranger
+	HostName 127.0.0.1
+	Port %d
+	IdentityFile %s/client
+	IdentitiesOnly yes
+	UserKnownHostsFile %s
+	StrictHostKeyChecking yes
+	HostKeyAlias %%n
+Host nowhere
+	HostName 127.0.0.1
+	Port 1
+`, s.port, s.dir, known)
+	path := filepath.Join(dir, "ssh_config")
+	return path, os.WriteFile(path, []byte(config), 0o600)
+}

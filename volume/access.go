@@ -1,0 +1,264 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/internal/borgcmd"
+	"github.com/s4-storage/s4/internal/config"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// Access is how repositories are reached on this host: the environment that
+// borg documents, the global configuration, and a person to ask.
+type Access struct {
+	Global *config.File
+	Logger *slog.Logger
+	// Ask prompts on the terminal without echo; nil where there is none.
+	Ask func(ctx context.Context, question string) (string, error)
+
+	mu         sync.Mutex
+	passphrase *string // asked for, or read from BORG_PASSPHRASE_FD; either comes once only
+}
+
+// keyPassCommand is the global configuration's BORG_PASSCOMMAND.
+const keyPassCommand = "core.passcommand"
+
+// NewAccess reads the global configuration and, where BORG_PASSPHRASE_FD is
+// set, the passphrase from it.
+func NewAccess(log *slog.Logger, ask func(context.Context, string) (string, error)) (*Access, error) {
+	global, err := config.Load(GlobalConfigPath())
+	if err != nil {
+		return nil, err
+	}
+	a := &Access{Global: global, Logger: log, Ask: ask}
+	if text, ok := os.LookupEnv("BORG_PASSPHRASE_FD"); ok {
+		fd, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("%w: BORG_PASSPHRASE_FD is not a number: %q", snapshot.ErrUsage, text)
+		}
+		f := os.NewFile(uintptr(fd), "BORG_PASSPHRASE_FD")
+		data, err := io.ReadAll(f)
+		f.Close()
+		if err != nil {
+			return nil, fmt.Errorf("%w: read BORG_PASSPHRASE_FD: %w", snapshot.ErrKey, err)
+		}
+		secret := strings.TrimSuffix(string(data), "\n")
+		a.passphrase = &secret
+	}
+	return a, nil
+}
+
+func (a *Access) logger() *slog.Logger {
+	if a.Logger == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return a.Logger
+}
+
+// environ is the process's environment with the configured pass command.
+func (a *Access) environ(name string) (string, bool) {
+	switch name {
+	case "BORG_PASSPHRASE_FD":
+		return "", false
+	case "BORG_PASSPHRASE":
+		if value, ok := os.LookupEnv(name); ok {
+			return value, true
+		}
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if a.passphrase != nil {
+			return *a.passphrase, true
+		}
+		return "", false
+	case "BORG_PASSCOMMAND":
+		if value, ok := os.LookupEnv(name); ok {
+			return value, true
+		}
+		if a.Global != nil {
+			return a.Global.Get(keyPassCommand)
+		}
+		return "", false
+	}
+	return os.LookupEnv(name)
+}
+
+// HasPassphrase tells whether a passphrase is to be had without asking.
+func (a *Access) HasPassphrase() bool {
+	for _, name := range []string{"BORG_PASSPHRASE", "BORG_PASSCOMMAND"} {
+		if _, ok := a.environ(name); ok {
+			return true
+		}
+	}
+	return false
+}
+
+// ask prompts once and remembers the answer for borg, which runs later.
+func (a *Access) ask(ctx context.Context, question string) (string, error) {
+	if a.Ask == nil {
+		return "", hint.With(fmt.Errorf("%w: a passphrase is needed and there is no terminal to ask on", snapshot.ErrKey),
+			"set BORG_PASSPHRASE or BORG_PASSCOMMAND")
+	}
+	secret, err := a.Ask(ctx, question)
+	if err != nil {
+		return "", err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.passphrase = &secret
+	return secret, nil
+}
+
+// newPassphrase sees to it that there is a passphrase for a new repository.
+func (a *Access) newPassphrase(ctx context.Context) error {
+	if a.HasPassphrase() {
+		return nil
+	}
+	first, err := a.ask(ctx, "New passphrase: ")
+	if err != nil {
+		return err
+	}
+	again, err := a.Ask(ctx, "The same again: ")
+	if err == nil && first != again {
+		err = fmt.Errorf("%w: the passphrases differ", snapshot.ErrKey)
+	}
+	return err
+}
+
+// borg is a runner of the borg program that finds passphrases as we do and
+// never asks.
+func (a *Access) borg(dir string) *borgcmd.Runner {
+	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
+		return strings.HasPrefix(kv, "BORG_PASSPHRASE_FD=")
+	})
+	env = append(env,
+		// s4 knows a repository by its id and checks that itself.
+		"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
+		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes",
+		"BORG_DISPLAY_PASSPHRASE=no")
+	r := &borgcmd.Runner{Dir: dir, Env: env, Logger: a.logger()}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.passphrase != nil {
+		r.Passphrase = []byte(*a.passphrase)
+	} else if command, ok := a.Global.Get(keyPassCommand); ok && !a.envHasPassphrase() {
+		r.Env = append(r.Env, "BORG_PASSCOMMAND="+command)
+	}
+	return r
+}
+
+func (a *Access) envHasPassphrase() bool {
+	_, phrase := os.LookupEnv("BORG_PASSPHRASE")
+	_, command := os.LookupEnv("BORG_PASSCOMMAND")
+	return phrase || command
+}
+
+// ParseLocation reads a repository's URL. Where it names no port,
+// S4_REMOTE_PORT does. Errors wrap snapshot.ErrUsage.
+func ParseLocation(url string) (borgio.Location, error) {
+	loc, err := borgio.ParseLocation(url)
+	if err != nil {
+		return loc, fmt.Errorf("%w: %w", snapshot.ErrUsage, err)
+	}
+	if text := os.Getenv("S4_REMOTE_PORT"); text != "" && loc.IsRemote() && loc.Port == 0 {
+		if loc.Port, err = strconv.Atoi(text); err != nil || loc.Port < 1 || loc.Port > 65535 {
+			return loc, fmt.Errorf("%w: S4_REMOTE_PORT is not a port: %q", snapshot.ErrUsage, text)
+		}
+	}
+	return loc, nil
+}
+
+// open opens the repository at loc for reading.
+func (a *Access) open(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
+	loc.Archive = ""
+	r, err := borgio.Open(ctx, loc, borgio.Options{
+		Environ: a.environ,
+		Passphrase: func(ctx context.Context) (string, error) {
+			return a.ask(ctx, fmt.Sprintf("Passphrase for %s: ", loc))
+		},
+		Logger: a.logger(),
+	})
+	return r, explain(err, loc)
+}
+
+// explain gives an error of borgio its kind and what to do about it.
+func explain(err error, loc borgio.Location) error {
+	place := loc.String()
+	kind := func(kind error, text string) error {
+		return hint.With(fmt.Errorf("%w: %w", kind, err), text)
+	}
+	switch {
+	case err == nil, hint.Of(err) != "":
+		return err
+	case errors.Is(err, borgio.ErrHostKey):
+		return kind(snapshot.ErrUnreachable, "look at the host's key and accept it once with: ssh "+sshTarget(loc))
+	case errors.Is(err, borgio.ErrNoBorg):
+		return kind(snapshot.ErrUnreachable, "install BorgBackup 1.2 or later there (package borgbackup), or set BORG_REMOTE_PATH")
+	case errors.Is(err, borgio.ErrUnreachable):
+		return kind(snapshot.ErrUnreachable, "try the connection with: ssh "+sshTarget(loc))
+	case errors.Is(err, borgio.ErrLocked):
+		return kind(snapshot.ErrLocked, "another borg or s4 is at work there; if none is, free it with: borg break-lock "+place)
+	case errors.Is(err, borgio.ErrPassphrase):
+		return kind(snapshot.ErrKey, "check BORG_PASSPHRASE or BORG_PASSCOMMAND")
+	case errors.Is(err, borgio.ErrNoPassphrase):
+		return kind(snapshot.ErrKey, "set BORG_PASSPHRASE or BORG_PASSCOMMAND")
+	case errors.Is(err, borgio.ErrKeyMissing), errors.Is(err, borgio.ErrKeyMismatch):
+		return kind(snapshot.ErrKey, "bring its key file with: borg key import "+place+" FILE")
+	case errors.Is(err, borgio.ErrIntegrity):
+		return kind(snapshot.ErrDamaged, "look at the repository with: borg check "+place)
+	case errors.Is(err, fs.ErrPermission):
+		return kind(fs.ErrPermission, "look at who owns the repository; s4 reads it as the user who runs it")
+	}
+	return err
+}
+
+func sshTarget(loc borgio.Location) string {
+	target := loc.Host
+	if loc.User != "" {
+		target = loc.User + "@" + target
+	}
+	if loc.Port != 0 {
+		target = fmt.Sprintf("-p %d %s", loc.Port, target)
+	}
+	return target
+}
+
+// explainBorg does for a failed run of borg what explain does for borgio.
+func explainBorg(err error, loc borgio.Location) error {
+	if errors.Is(err, borgcmd.ErrMissing) {
+		return hint.With(err, "install BorgBackup 1.2 or later (package borgbackup); s4 writes archives with it")
+	}
+	failure, ok := errors.AsType[*borgcmd.Error](err)
+	if !ok {
+		return err
+	}
+	as := func(kind error) error { return explain(fmt.Errorf("%w: %w", kind, err), loc) }
+	switch failure.ID {
+	case "LockTimeout", "LockFailed", "LockError", "LockErrorT":
+		return as(borgio.ErrLocked)
+	case "ConnectionClosed", "ConnectionClosedWithHint":
+		return as(borgio.ErrUnreachable)
+	case "PassphraseWrong", "PasscommandFailure":
+		return as(borgio.ErrPassphrase)
+	case "KeyfileNotFoundError", "RepoKeyNotFoundError":
+		return as(borgio.ErrKeyMissing)
+	case "KeyfileMismatchError":
+		return as(borgio.ErrKeyMismatch)
+	case "Repository.InsufficientFreeSpaceError", "Repository.StorageQuotaExceeded":
+		return hint.With(err, "make room at the remote (s4 prune, borg compact) and push again; nothing was lost")
+	case "IntegrityError", "Repository.CheckNeeded":
+		return as(borgio.ErrIntegrity)
+	}
+	return err
+}

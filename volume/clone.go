@@ -1,0 +1,286 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/internal/config"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// CloneOptions choose what to clone.
+type CloneOptions struct {
+	URL    string // of a repository, with ::ARCHIVE for one archive
+	Dir    string // "" is the repository's name, here
+	Name   string // "" is the one in the snapshot, else the repository's
+	At     string // TIME; "" is the newest snapshot
+	Report Reporter
+}
+
+// CloneResult is what a clone made.
+type CloneResult struct {
+	Root     string           `json:"root"`
+	Name     string           `json:"name"`
+	ID       string           `json:"id"`
+	Snapshot snapshot.Info    `json:"snapshot,omitzero"` // none from an empty repository
+	Changes  *worktree.Result `json:"changes,omitempty"`
+}
+
+// Clone makes a volume from a repository, made by s4 or by borg. One that was
+// interrupted is carried on by the same call.
+//
+// Errors: fs.ErrNotExist for a repository or snapshot; snapshot.ErrRefused
+// when the directory is there and not empty.
+func Clone(ctx context.Context, o CloneOptions, a *Access) (*CloneResult, error) {
+	loc, err := ParseLocation(o.URL)
+	if err != nil {
+		return nil, err
+	}
+	dir := o.Dir
+	if dir == "" {
+		dir = strings.TrimSuffix(path.Base(loc.Path), ".borg")
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	created, err := clonePlace(dir, loc)
+	if err != nil {
+		return nil, err
+	}
+	o.Report.note("Cloning into '%s'...", filepath.Base(dir))
+	repo, err := a.open(ctx, loc)
+	if err != nil {
+		return nil, missingRepository(err, loc)
+	}
+	if created {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			repo.Close()
+			return nil, fmt.Errorf("clone: %w", err)
+		}
+	}
+	result, err := cloneInto(ctx, dir, loc, &repository{Repository: repo, Location: loc}, o, a)
+	if err != nil && created && result == nil {
+		// Nothing arrived: leave no empty shell behind.
+		_ = os.RemoveAll(filepath.Join(dir, LocalDir))
+		_ = os.Remove(filepath.Join(dir, Dir))
+		_ = os.Remove(dir)
+	}
+	return result, err
+}
+
+// clonePlace tells whether dir has to be made. One that is there must be
+// empty or an interrupted clone of the same repository.
+func clonePlace(dir string, loc borgio.Location) (create bool, err error) {
+	f, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if outer, err := Find(filepath.Dir(dir)); err == nil {
+			return false, fmt.Errorf("%w: %s is inside the volume %s", snapshot.ErrRefused, dir, outer)
+		}
+		return true, nil
+	}
+	if err != nil {
+		return false, staleHint(dir, err)
+	}
+	defer f.Close()
+	if _, err := f.Readdirnames(1); errors.Is(err, io.EOF) {
+		return false, nil
+	} else if err != nil {
+		return false, fmt.Errorf("%w: %s is not a directory", snapshot.ErrUsage, dir)
+	}
+	if s, err := loadState(filepath.Join(dir, LocalDir, "state.json")); err == nil && s.Base == nil && s.Arriving != nil {
+		for _, r := range s.Repositories {
+			if r.URL == loc.String() {
+				return false, nil
+			}
+		}
+	}
+	return false, hint.With(fmt.Errorf("%w: %s is there already and not empty", snapshot.ErrRefused, dir),
+		"name another directory: s4 clone URL DIR")
+}
+
+func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repository, o CloneOptions, a *Access) (*CloneResult, error) {
+	if err := os.MkdirAll(filepath.Join(dir, LocalDir), 0o700); err != nil {
+		return nil, errors.Join(fmt.Errorf("clone: %w", err), repo.Close())
+	}
+	if err := os.Chmod(filepath.Join(dir, Dir), 0o755); err != nil {
+		return nil, errors.Join(fmt.Errorf("clone: %w", err), repo.Close())
+	}
+	v, err := Open(dir, a)
+	if err != nil {
+		return nil, errors.Join(err, repo.Close())
+	}
+	defer v.Close()
+	if err := v.acquire(); err != nil {
+		return nil, errors.Join(err, repo.Close())
+	}
+	if v.ID() == "" {
+		if err := v.adoptID(ctx, repo); err != nil {
+			return nil, errors.Join(explain(err, loc), repo.Close())
+		}
+	}
+	known := v.meet(repo)
+	past, err := v.Past(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := past.Refresh(ctx); err != nil {
+		return nil, explain(err, loc)
+	}
+	target, err := cloneTarget(ctx, past, loc, o.At)
+	if err != nil {
+		return nil, err
+	}
+	result := &CloneResult{Root: dir}
+	name := o.Name
+	indexed := v.indexPath()
+	if target == nil {
+		o.Report.warn("%s holds no snapshots: the volume is empty", loc)
+	} else {
+		result.Snapshot = *target
+		if err := past.ensure(ctx, *target, o.Report); err != nil {
+			return nil, err
+		}
+		if err := v.identify(ctx, past, *target); err != nil {
+			return nil, err
+		}
+		if result.Changes, err = v.bring(ctx, past, *target, known, o.Report); err != nil {
+			return result, err
+		}
+	}
+	if name == "" {
+		name = cloneName(v.Name(), dir)
+	}
+	if err := v.finishClone(loc, name, o.Name != "", result); err != nil {
+		return result, err
+	}
+	// The first s4 said the volume's id in .s4/config only, after the index
+	// was begun under another.
+	if now := v.indexPath(); now != indexed {
+		err := v.past.Close()
+		v.past = nil
+		return result, errors.Join(err, os.Rename(indexed, now))
+	}
+	return result, nil
+}
+
+// adoptID gives the volume the id that the newest archive's comment tells,
+// else one of its own.
+func (v *Volume) adoptID(ctx context.Context, repo *repository) error {
+	manifest, err := repo.Manifest(ctx)
+	if err != nil {
+		return err
+	}
+	id := uuid.NewString()
+	for _, ref := range slices.Backward(manifest.Archives) {
+		if borgio.IsCheckpoint(ref.Name) {
+			continue
+		}
+		archive, err := repo.Archive(ctx, ref.ID)
+		if err != nil {
+			return err
+		}
+		if c := history.ParseComment(archive.Comment); c.Volume != "" {
+			id = c.Volume
+		}
+		break
+	}
+	return v.Config.Set(keyID, id)
+}
+
+// cloneTarget is the snapshot to clone; nil when there are none.
+func cloneTarget(ctx context.Context, past *Past, loc borgio.Location, at string) (*snapshot.Info, error) {
+	if loc.Archive != "" || at != "" {
+		return chosen(ctx, past, loc, at)
+	}
+	line, err := past.Timeline(ctx)
+	if err != nil || len(line) == 0 {
+		return nil, err
+	}
+	return &line[len(line)-1], nil
+}
+
+func cloneName(own, dir string) string {
+	if own != "" {
+		return own
+	}
+	return filepath.Base(dir)
+}
+
+// identify learns name and id from the snapshot's .s4/config before anything
+// else arrives, so that the stamps are kept under the right id. Where there
+// is none, what the volume has is written down now.
+func (v *Volume) identify(ctx context.Context, past *Past, target snapshot.Info) error {
+	e, err := past.Find(ctx, target.Num, configKey)
+	if errors.Is(err, fs.ErrNotExist) {
+		return v.Config.Save()
+	}
+	if err != nil {
+		return err
+	}
+	f, err := past.Open(ctx, target.Num, e)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	var text strings.Builder
+	if _, err := f.WriteTo(&text); err != nil {
+		return fmt.Errorf("read %s of the snapshot: %w", configKey, err)
+	}
+	theirs, err := config.Parse([]byte(text.String()))
+	if err != nil {
+		return fmt.Errorf("read %s of the snapshot: %w", configKey, err)
+	}
+	for _, key := range []string{keyName, keyID} {
+		if value, ok := theirs.Get(key); ok {
+			if err := v.Config.Set(key, value); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// finishClone completes the configuration: a name and id where the snapshot
+// brought none, and the way back to the repository, for this host alone where
+// the snapshot says something else.
+func (v *Volume) finishClone(loc borgio.Location, name string, rename bool, result *CloneResult) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	if own := v.Name(); own == "" || rename && own != name {
+		if err := errors.Join(v.Config.Set(keyName, name), v.Config.Save()); err != nil {
+			return err
+		}
+	}
+	// PLACE/NAME where the repository is named like the volume; otherwise
+	// the repository itself is the place.
+	place := loc
+	place.Archive = ""
+	if path.Base(loc.Path) == name {
+		place.Path = path.Dir(loc.Path)
+	}
+	if r, err := v.Remote("origin"); err != nil || r.URL != place.String() {
+		if err := v.local.Set("remote.origin.url", place.String()); err != nil {
+			return err
+		}
+		if err := v.local.Save(); err != nil {
+			return err
+		}
+	}
+	result.Name, result.ID = name, v.ID()
+	return v.state.save()
+}

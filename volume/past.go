@@ -1,0 +1,163 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/index"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// Past is a time line together with what it is read through.
+type Past struct {
+	*history.History
+	Index   *index.Index
+	sources []*history.BorgSource
+	// Remote tells whether looking for news needs the network.
+	Remote bool
+}
+
+// Close ends what the time line is read through.
+func (p *Past) Close() error {
+	err := p.History.Close()
+	for _, s := range p.sources {
+		err = errors.Join(err, s.Close())
+	}
+	return errors.Join(err, p.Index.Close())
+}
+
+// Past opens the volume's time line from every repository it has met. It
+// stays open until the volume is closed.
+func (v *Volume) Past(ctx context.Context) (*Past, error) {
+	if v.past != nil {
+		return v.past, nil
+	}
+	ix, err := openIndex(ctx, v.indexPath(), v.log)
+	if err != nil {
+		return nil, err
+	}
+	p := &Past{Index: ix}
+	for id, r := range v.state.Repositories {
+		loc, err := ParseLocation(r.URL)
+		if err != nil {
+			return nil, errors.Join(err, ix.Close())
+		}
+		p.Remote = p.Remote || loc.IsRemote()
+		open := v.access.opener(id, loc, v.reached[id])
+		delete(v.reached, id)
+		p.sources = append(p.sources, history.NewBorgSource(id, open, v.log))
+	}
+	p.open(v.access)
+	v.past = p
+	return p, nil
+}
+
+func (p *Past) open(a *Access) {
+	var sources []snapshot.Source
+	for _, s := range p.sources {
+		sources = append(sources, s)
+	}
+	p.History = history.New(history.Options{Index: p.Index, Sources: sources, Logger: a.logger()})
+}
+
+// opener opens the repository with that id at loc, and none other. The first
+// time it hands out the one that is open already, unless that is nil.
+func (a *Access) opener(id string, loc borgio.Location, ready *borgio.Repository) func(context.Context) (*borgio.Repository, error) {
+	return func(ctx context.Context) (*borgio.Repository, error) {
+		if r := ready; r != nil { // a source opens once at a time
+			ready = nil
+			return r, nil
+		}
+		r, err := a.open(ctx, loc)
+		if err != nil {
+			return nil, err
+		}
+		if r.ID().String() != id {
+			r.Close()
+			return nil, hint.With(fmt.Errorf("%w: another repository is at %s now", snapshot.ErrRefused, loc),
+				"if that is meant, tell s4 with: s4 remote set-url, and push or pull")
+		}
+		return r, nil
+	}
+}
+
+// RepositoryPast opens the time line of any repository, with an index in the
+// user's cache directory.
+func RepositoryPast(ctx context.Context, url string, a *Access) (*Past, borgio.Location, error) {
+	loc, err := ParseLocation(url)
+	if err != nil {
+		return nil, loc, err
+	}
+	r, err := a.open(ctx, loc)
+	if err != nil {
+		return nil, loc, missingRepository(err, loc)
+	}
+	id := r.ID().String()
+	ix, err := openIndex(ctx, indexFile(id), a.logger())
+	if err != nil {
+		return nil, loc, errors.Join(err, r.Close())
+	}
+	source := history.NewBorgSource(id, a.opener(id, loc, r), a.logger())
+	p := &Past{Index: ix, sources: []*history.BorgSource{source}, Remote: loc.IsRemote()}
+	p.open(a)
+	return p, loc, nil
+}
+
+func missingRepository(err error, loc borgio.Location) error {
+	if errors.Is(err, borgio.ErrNotRepository) && hint.Of(err) == "" {
+		return hint.With(err, "s4 wants the repository's full URL, such as "+loc.String()+"/NAME")
+	}
+	return err
+}
+
+// newest is the last snapshot of the time line that pick accepts.
+func newest(line []snapshot.Info, pick func(snapshot.Info) bool) (snapshot.Info, bool) {
+	for _, s := range slices.Backward(line) {
+		if pick(s) {
+			return s, true
+		}
+	}
+	return snapshot.Info{}, false
+}
+
+// newestIn is the last snapshot that pick accepts of those one source holds.
+func (p *Past) newestIn(ctx context.Context, source string, pick func(snapshot.Info) bool) (snapshot.Info, bool, error) {
+	held, err := p.Index.Snapshots(ctx, source)
+	if err != nil {
+		return snapshot.Info{}, false, err
+	}
+	s, ok := newest(held, pick)
+	if !ok {
+		return s, false, nil
+	}
+	line, err := p.Timeline(ctx)
+	if err != nil {
+		return s, false, err
+	}
+	if shown, ok := newest(line, markOf(s).is); ok {
+		s.Dir = shown.Dir
+	}
+	return s, true, nil
+}
+
+// snapshotOf finds a mark's snapshot on the time line.
+// Errors: fs.ErrNotExist, when it was pruned everywhere.
+func (p *Past) snapshotOf(ctx context.Context, m *mark) (snapshot.Info, error) {
+	if m == nil {
+		return snapshot.Info{}, fmt.Errorf("no snapshot yet: %w", fs.ErrNotExist)
+	}
+	line, err := p.Timeline(ctx)
+	if err != nil {
+		return snapshot.Info{}, err
+	}
+	if s, ok := newest(line, m.is); ok {
+		return s, nil
+	}
+	return snapshot.Info{}, fmt.Errorf("snapshot %s is no longer kept anywhere: %w", m.ID, fs.ErrNotExist)
+}

@@ -1,0 +1,202 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+
+	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// PullOptions choose what to pull.
+type PullOptions struct {
+	Remote string // "" is the default remote
+	At     string // TIME; "" is the newest snapshot
+	Force  bool   // give up unpushed changes
+	Report Reporter
+}
+
+// PullResult is what a pull did.
+type PullResult struct {
+	Remote   string           `json:"remote"`
+	URL      string           `json:"url"`
+	UpToDate bool             `json:"up_to_date"`
+	Snapshot snapshot.Info    `json:"snapshot"`
+	Changes  *worktree.Result `json:"changes,omitempty"`
+}
+
+// Pull brings the volume to the remote's newest or given snapshot. Only what
+// differs is fetched; files appear whole or not at all.
+//
+// Errors: snapshot.ErrRefused with unpushed changes; fs.ErrNotExist for a
+// snapshot; those of [Volume.Push] for the remote.
+func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
+	remote, err := v.Remote(o.Remote)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.acquire(); err != nil {
+		return nil, err
+	}
+	defer v.unlock()
+	repo, err := v.reach(ctx, remote)
+	if err != nil {
+		if repo != nil {
+			err = hint.With(fmt.Errorf("nothing to pull at %s: %w", repo.Location, err), "make the first snapshot with: s4 push "+remote.Name)
+		}
+		return nil, err
+	}
+	result := &PullResult{Remote: remote.Name, URL: repo.Location.String()}
+	known := v.meet(repo)
+	past, err := v.Past(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := past.Refresh(ctx); err != nil {
+		v.log.Info("look for news", "error", err)
+	}
+	source := history.BorgSourceID(repo.ID().String())
+	target, err := v.pullTarget(ctx, past, known, source, o.At)
+	if err != nil {
+		return nil, err
+	}
+	result.Snapshot = target
+	if v.state.Arriving == nil && v.state.Base.is(target) {
+		result.UpToDate = true
+		if !o.Force {
+			return result, v.state.save()
+		}
+	}
+	if !o.Force && v.state.Arriving == nil {
+		if err := v.refuseChanges(ctx, past); err != nil {
+			return nil, err
+		}
+	}
+	result.Changes, err = v.bring(ctx, past, target, known, o.Report)
+	result.UpToDate = result.UpToDate && result.Changes != nil && result.Changes.Created+result.Changes.Replaced+
+		result.Changes.Metadata+result.Changes.Linked+result.Changes.Deleted == 0
+	return result, err
+}
+
+// pullTarget is the snapshot to pull: of those in source that are this
+// volume's, the newest or the one that at names.
+func (v *Volume) pullTarget(ctx context.Context, past *Past, known *repositoryState, source, at string) (snapshot.Info, error) {
+	pick := func(s snapshot.Info) bool { return s.Volume == v.ID() || s.Volume == "" && !known.Adopted }
+	missing := fmt.Errorf("%s holds no snapshot of this volume: %w", known.URL, fs.ErrNotExist)
+	if at != "" {
+		wanted, err := past.Resolve(ctx, at)
+		if err != nil {
+			return wanted, err
+		}
+		pick = markOf(wanted).is
+		missing = fmt.Errorf("snapshot %s is not at %s: %w", wanted.Dir, known.URL, fs.ErrNotExist)
+	}
+	s, ok, err := past.newestIn(ctx, source, pick)
+	if err == nil && !ok {
+		err = missing
+	}
+	return s, err
+}
+
+// refuseChanges gives snapshot.ErrRefused when something is not pushed yet.
+func (v *Volume) refuseChanges(ctx context.Context, past *Past) error {
+	count, first := 0, ""
+	for c, err := range v.changes(ctx, past) {
+		if err != nil && c.Path == "" {
+			return err
+		}
+		if c.Path == configKey && v.state.Base == nil {
+			continue // a volume that has never met its remote has no more than this
+		}
+		if count++; count == 1 {
+			first = c.Path
+		}
+		if count > 1 {
+			break
+		}
+	}
+	if count == 0 {
+		return nil
+	}
+	more := ""
+	if count > 1 {
+		more = " and more"
+	}
+	return hint.With(fmt.Errorf("%w: the volume has changes that are not pushed: %q%s", snapshot.ErrRefused, first, more),
+		"push them with: s4 push, see them with: s4 status, or give them up with --force")
+}
+
+// bring makes the live tree equal to target and records that it is the base.
+func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, report Reporter) (*worktree.Result, error) {
+	if err := past.ensure(ctx, target, report); err != nil {
+		return nil, err
+	}
+	root, o, done, err := v.worktree(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	t, err := past.withContent(ctx, target)
+	if err != nil {
+		return nil, err
+	}
+	if err := hideOwn(ctx, t, &o); err != nil {
+		return nil, err
+	}
+	plan := worktree.PlanOptions{Options: o, Source: t, Delete: true}
+	if base, ok, err := past.newestIn(ctx, target.Source, v.state.Base.is); err != nil {
+		return nil, err
+	} else if ok && base.Indexed {
+		plan.Base = tree{past: past, s: base}
+	}
+	actions, err := root.Plan(ctx, t, plan)
+	if err != nil {
+		return nil, err
+	}
+	v.state.Arriving = markOf(target)
+	if err := v.state.save(); err != nil {
+		return nil, err
+	}
+	result, err := root.Apply(ctx, actions, worktree.ApplyOptions{
+		Source: t, Stamps: o.Stamps, Log: v.log,
+		Progress: func(p worktree.Progress) {
+			report.progress(Progress{Verb: "fetching", Files: int64(p.Done), TotalFiles: int64(p.Actions), Bytes: p.Bytes, TotalBytes: p.AllOfThem})
+		},
+	})
+	if result.Unowned > 0 {
+		report.warn("the owner of %d path(s) could not be set; run as root to keep owners", result.Unowned)
+	}
+	if err != nil {
+		return &result, hint.With(err, "what arrived is kept; run the same command again to carry on")
+	}
+	if err := v.arrived(ctx, past, target, known); err != nil {
+		return &result, err
+	}
+	return &result, past.fill(ctx, report)
+}
+
+// arrived records that the live tree is target now, and which snapshots it
+// was made in knowledge of: all up to it.
+func (v *Volume) arrived(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState) error {
+	held, err := past.Index.Snapshots(ctx, target.Source)
+	if err != nil {
+		return err
+	}
+	there := map[string]bool{}
+	for _, s := range held {
+		there[s.Handle] = true
+		if !s.Time.After(target.Time) {
+			known.see(s.Handle)
+		}
+	}
+	known.forget(there)
+	v.state.Base, v.state.Arriving = markOf(target), nil
+	// The configuration may have come with the snapshot.
+	if err := v.Config.Reload(); err != nil {
+		return err
+	}
+	return v.state.save()
+}

@@ -1,0 +1,322 @@
+package volume
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/internal/borgcmd"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// lockWait is how long a push waits for the repository's lock, in seconds.
+const lockWait = "60"
+
+// PushOptions choose how to push.
+type PushOptions struct {
+	Remote  string // "" is the default remote
+	Message string
+	Force   bool // also onto snapshots never seen here
+	Report  Reporter
+}
+
+// PushResult is what a push did.
+type PushResult struct {
+	Remote   string        `json:"remote"`
+	URL      string        `json:"url"`               // the repository's
+	Created  bool          `json:"created"`           // the repository was made
+	UpToDate bool          `json:"up_to_date"`        // nothing had changed, nothing was added
+	Snapshot snapshot.Info `json:"snapshot,omitzero"` // the new one, or the one that is up to date
+	Files    int64         `json:"files"`
+	Size     int64         `json:"size"`  // bytes in the volume's files
+	Added    int64         `json:"added"` // bytes added to the repository
+	Unread   []string      `json:"unread,omitempty"`
+}
+
+// Push stores the volume as an archive at a remote.
+//
+// Errors: snapshot.ErrRefused when the remote has snapshots that this volume
+// has never seen, or belongs to another volume; snapshot.ErrLocked,
+// snapshot.ErrUnreachable and snapshot.ErrKey as everywhere. When some files
+// could not be read, the rest is pushed and the error is an *UnreadError.
+func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
+	remote, err := v.Remote(o.Remote)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.acquire(); err != nil {
+		return nil, err
+	}
+	defer v.unlock()
+	result := &PushResult{Remote: remote.Name}
+	repo, err := v.reachOrCreate(ctx, remote, o.Report, result)
+	if err != nil {
+		return nil, err
+	}
+	result.URL = repo.Location.String()
+	leftovers, err := v.checkpoints(ctx, repo)
+	if err != nil {
+		return nil, errors.Join(err, repo.Close())
+	}
+	known := v.meet(repo)
+	past, err := v.Past(ctx)
+	if err != nil {
+		return nil, err
+	}
+	source := history.BorgSourceID(repo.ID().String())
+	if err := past.Refresh(ctx); err != nil {
+		// Another remote may be away; this one has just answered.
+		v.log.Info("look for news", "error", err)
+	}
+	held, err := past.Index.Snapshots(ctx, source)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.mayPush(known, held, remote, o.Force); err != nil {
+		return nil, err
+	}
+
+	view, err := v.view()
+	if err != nil {
+		return nil, err
+	}
+	defer view.Close()
+	changed, err := v.changedSinceBase(ctx, past)
+	if err != nil {
+		return nil, err
+	}
+	if base, ok := newest(held, v.state.Base.is); ok && !changed {
+		result.UpToDate, result.Snapshot = true, base
+		known.LastPush = time.Now().UTC()
+		return result, v.state.save()
+	}
+	if err := v.createArchive(ctx, repo, view, o, result); err != nil {
+		return nil, err
+	}
+	err = v.settlePush(ctx, past, known, source, result, o.Report)
+	v.deleteArchives(ctx, repo, leftovers)
+	return result, err
+}
+
+// reachOrCreate opens the remote's repository, making it on first use.
+func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, report Reporter, result *PushResult) (*repository, error) {
+	repo, err := v.reach(ctx, remote)
+	if err == nil {
+		return repo, nil
+	}
+	if repo == nil || !errors.Is(err, borgio.ErrNotRepository) {
+		return nil, err
+	}
+	loc := repo.Location
+	if !loc.IsRemote() {
+		if names, _ := os.ReadDir(loc.Path); len(names) > 0 {
+			return nil, hint.With(fmt.Errorf("%w: %s is there, is not empty and is not a repository", snapshot.ErrRefused, loc),
+				"move it away or choose another place with: s4 remote set-url "+remote.Name+" URL")
+		}
+	}
+	if remote.Encryption != "none" {
+		if err := v.access.newPassphrase(ctx); err != nil {
+			return nil, err
+		}
+	}
+	report.note("Creating repository %s (encryption: %s)", loc, remote.Encryption)
+	_, err = v.access.borg("").Run(ctx, borgcmd.Events{}, "init",
+		"--encryption="+remote.Encryption, "--make-parent-dirs", loc.String())
+	if err != nil {
+		return nil, fmt.Errorf("create repository %s: %w", loc, explainBorg(err, loc))
+	}
+	result.Created = true
+	opened, err := v.access.open(ctx, loc)
+	if err != nil {
+		return nil, err
+	}
+	return &repository{Repository: opened, Location: loc}, nil
+}
+
+// meet remembers a repository that was reached and keeps it open for the
+// time line.
+func (v *Volume) meet(repo *repository) *repositoryState {
+	id := repo.ID().String()
+	known := v.state.repository(id)
+	known.URL, known.Encryption = repo.Location.String(), repo.Encryption()
+	known.Adopted = repo.Adopted
+	known.Contact = time.Now().UTC()
+	v.reached[id] = repo.Repository
+	return known
+}
+
+// mayPush refuses a push that would fork the history or mix two volumes.
+func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Remote, force bool) error {
+	var unseen, foreign []snapshot.Info
+	own := false
+	for _, s := range held {
+		switch {
+		case s.Volume == v.ID():
+			own = true
+			if !known.hasSeen(s.Handle) {
+				unseen = append(unseen, s)
+			}
+		case s.Volume != "":
+			foreign = append(foreign, s)
+		case !known.Adopted && !known.hasSeen(s.Handle):
+			unseen = append(unseen, s)
+		}
+	}
+	switch {
+	case force:
+		return nil
+	case len(foreign) > 0 && !own && !known.Adopted:
+		return hint.With(fmt.Errorf("%w: the repository %s belongs to another volume (its newest snapshot: %s)",
+			snapshot.ErrRefused, known.URL, foreign[len(foreign)-1].Name),
+			"give this volume another name (s4 config set volume.name NAME) or another place, or clone that one")
+	case len(unseen) > 0:
+		return hint.With(fmt.Errorf("%w: %s has %d snapshot(s) this volume has never seen, the newest of %s",
+			snapshot.ErrRefused, remote.Name, len(unseen), unseen[len(unseen)-1].Time.Format(time.RFC3339)),
+			"bring them here first with: s4 pull "+remote.Name+" (or push over them with --force)")
+	}
+	return nil
+}
+
+// createArchive runs borg create over the view.
+func (v *Volume) createArchive(ctx context.Context, repo *repository, view *View, o PushOptions, result *PushResult) error {
+	id := uuid.NewString()
+	now := time.Now().UTC().Truncate(time.Second)
+	parent := ""
+	if v.state.Base != nil {
+		parent = v.state.Base.ID
+	}
+	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), now.Format(snapshot.DirFormat), id[:8])
+	comment := history.FormatComment(o.Message, v.ID(), id, parent)
+	result.Snapshot = snapshot.Info{ID: id, Parent: parent, Volume: v.ID(), Name: name, Time: now, Message: o.Message}
+
+	var last borgcmd.Progress
+	events := borgcmd.Events{
+		Progress: func(p borgcmd.Progress) {
+			last = p
+			o.Report.progress(Progress{Verb: "pushing", Files: p.Files, Bytes: p.Original, Path: p.Path})
+		},
+		Warning: func(text string) {
+			if strings.Contains(text, "[Errno 2]") { // went away while we looked: not in this snapshot
+				o.Report.warn("%s (it vanished while the volume was pushed)", text)
+				return
+			}
+			if !strings.Contains(text, "changed while we backed it up") {
+				result.Unread = append(result.Unread, text)
+			}
+			o.Report.warn("%s", text)
+		},
+	}
+	// {} are placeholders to borg.
+	comment = strings.NewReplacer("{", "{{", "}", "}}").Replace(comment)
+	stdout, err := v.access.borg(view.Root).Run(ctx, events, "create", "--json", "--progress",
+		"--lock-wait", lockWait,
+		"--compression", v.compression(o.Remote),
+		"--timestamp", now.Format("2006-01-02T15:04:05"),
+		"--comment", comment,
+		"--exclude", "pp:"+LocalDir,
+		"--exclude", "sh:**/"+tempPattern,
+		repo.Location.String()+"::"+name, ".")
+	if err != nil {
+		return explainBorg(err, repo.Location)
+	}
+	var created struct {
+		Archive struct {
+			ID    string `json:"id"`
+			Stats struct {
+				Files int64 `json:"nfiles"`
+				Size  int64 `json:"original_size"`
+				Added int64 `json:"deduplicated_size"`
+			} `json:"stats"`
+		} `json:"archive"`
+	}
+	if err := json.Unmarshal(stdout, &created); err != nil || created.Archive.ID == "" {
+		return fmt.Errorf("borg create gave no report: %w", errors.Join(err, fs.ErrInvalid))
+	}
+	result.Snapshot.Handle = created.Archive.ID
+	stats := created.Archive.Stats
+	result.Files, result.Size, result.Added = stats.Files, stats.Size, stats.Added
+	o.Report.progress(Progress{Verb: "pushing", Files: max(last.Files, stats.Files), Bytes: stats.Size, Done: true})
+	return nil
+}
+
+func (v *Volume) compression(remote string) string {
+	if r, err := v.Remote(remote); err == nil {
+		if c, ok := v.setting("remote." + r.Name + ".compression"); ok {
+			return c
+		}
+	}
+	return "lz4"
+}
+
+// settlePush records a committed push: base, what was seen, the index.
+func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositoryState, source string, result *PushResult, report Reporter) error {
+	result.Snapshot.Source = source
+	known.see(result.Snapshot.Handle)
+	known.LastPush = time.Now().UTC()
+	v.state.Base = markOf(result.Snapshot)
+	v.state.Arriving = nil
+	if err := v.state.save(); err != nil {
+		return err
+	}
+	// From here on the push is safe whatever happens.
+	if err := past.Refresh(ctx); err != nil {
+		v.log.Info("look for news", "error", err)
+	}
+	if err := past.fill(ctx, report); err != nil {
+		return fmt.Errorf("pushed, but the index is behind: %w", err)
+	}
+	line, err := past.Timeline(ctx)
+	if err != nil {
+		return err
+	}
+	if s, ok := newest(line, v.state.Base.is); ok {
+		result.Snapshot = s
+	}
+	if len(result.Unread) > 0 {
+		return &UnreadError{Count: len(result.Unread)}
+	}
+	return nil
+}
+
+// checkpoints names what interrupted pushes of this volume left in repo.
+func (v *Volume) checkpoints(ctx context.Context, repo *repository) ([]string, error) {
+	manifest, err := repo.Manifest(ctx)
+	if err != nil {
+		return nil, explain(err, repo.Location)
+	}
+	var names []string
+	for _, a := range manifest.Archives {
+		if borgio.IsCheckpoint(a.Name) && strings.HasPrefix(a.Name, archivePrefix(v.Name())+"-") {
+			names = append(names, a.Name)
+		}
+	}
+	return names, nil
+}
+
+// deleteArchives deletes archives whose data a newer one has taken over.
+func (v *Volume) deleteArchives(ctx context.Context, repo *repository, names []string) {
+	if len(names) == 0 {
+		return
+	}
+	args := append([]string{"delete", "--lock-wait", lockWait, repo.Location.String()}, names...)
+	if _, err := v.access.borg("").Run(ctx, borgcmd.Events{}, args...); err != nil {
+		v.log.Warn("remove what an interrupted push left", "error", err)
+	}
+}
+
+// UnreadError says that a push went through without some paths.
+type UnreadError struct{ Count int }
+
+func (e *UnreadError) Error() string {
+	return fmt.Sprintf("%d path(s) could not be read; everything else was pushed", e.Count)
+}

@@ -1,0 +1,111 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+
+	"github.com/s4-storage/s4/internal/config"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// files are the volume's configuration files, the one that wins first.
+func (v *Volume) files() []*config.File { return []*config.File{v.local, v.Config} }
+
+func (v *Volume) saveConfig() error {
+	for _, f := range v.files() {
+		if err := f.Save(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Setting is one configured value and where it comes from.
+type Setting struct {
+	Key    string `json:"key"`
+	Value  string `json:"value"`
+	Origin string `json:"origin"` // "local", "volume" or "global"
+}
+
+// Settings lists every configured value, the winning one of each key.
+// v may be nil: then the global ones alone.
+func Settings(v *Volume, a *Access) []Setting {
+	type layer struct {
+		origin string
+		file   *config.File
+	}
+	layers := []layer{{"global", a.Global}}
+	if v != nil {
+		layers = []layer{{"local", v.local}, {"volume", v.Config}, {"global", a.Global}}
+	}
+	var all []Setting
+	set := map[string]bool{}
+	for _, l := range layers {
+		for key, value := range l.file.All() {
+			if !set[key] {
+				set[key] = true
+				all = append(all, Setting{key, value, l.origin})
+			}
+		}
+	}
+	return all
+}
+
+// GetSetting returns the winning value of key. Errors: fs.ErrNotExist.
+func GetSetting(v *Volume, a *Access, key string) (string, error) {
+	files := []*config.File{a.Global}
+	if v != nil {
+		files = append(v.files(), a.Global)
+	}
+	for _, f := range files {
+		if value, ok := f.Get(key); ok {
+			return value, nil
+		}
+	}
+	return "", fmt.Errorf("%s is not set: %w", key, fs.ErrNotExist)
+}
+
+// SetSetting gives key its value in the volume's configuration, or globally
+// when v is nil. Secrets and the volume's id are not accepted.
+func SetSetting(v *Volume, a *Access, key, value string) error {
+	if v == nil {
+		if err := a.Global.Set(key, value); err != nil {
+			return fmt.Errorf("%w: %w", snapshot.ErrUsage, err)
+		}
+		return a.Global.Save()
+	}
+	switch key {
+	case keyName:
+		if err := CheckName(value); err != nil {
+			return err
+		}
+	case keyID:
+		return fmt.Errorf("%w: a volume's id never changes", snapshot.ErrRefused)
+	case keyPassCommand:
+		return fmt.Errorf("%w: %s belongs into the global configuration (--global), never into an archive", snapshot.ErrRefused, key)
+	}
+	if err := v.Config.Set(key, value); err != nil {
+		return fmt.Errorf("%w: %w", snapshot.ErrUsage, err)
+	}
+	return v.Config.Save()
+}
+
+// UnsetSetting removes key where SetSetting would have put it.
+// Errors: fs.ErrNotExist.
+func UnsetSetting(v *Volume, a *Access, key string) error {
+	f := a.Global
+	if v != nil {
+		f = v.Config
+		if key == keyName || key == keyID {
+			return fmt.Errorf("%w: a volume cannot be without %s", snapshot.ErrRefused, key)
+		}
+	}
+	return errors.Join(f.Unset(key), f.Save())
+}
+
+// GlobalConfigPath is where the global configuration lies.
+func GlobalConfigPath() string {
+	return filepath.Join(configDir(), "config")
+}

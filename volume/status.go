@@ -1,0 +1,135 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// maxListed bounds how many changes a status lists by name.
+const maxListed = 1000
+
+// Status is what s4 knows of a volume without the network.
+type Status struct {
+	Name     string         `json:"name"`
+	ID       string         `json:"id"`
+	Root     string         `json:"root"`
+	Mounted  bool           `json:"mounted"` // in place, through s4
+	Base     *snapshot.Info `json:"base,omitempty"`
+	Arriving bool           `json:"arriving,omitempty"` // a clone or pull was interrupted
+	Clean    bool           `json:"clean"`
+	Changed  int            `json:"changed"` // paths
+	Changes  []Change       `json:"changes"` // the first of them
+	Unread   []string       `json:"unread,omitempty"`
+	Remotes  []RemoteStatus `json:"remotes"`
+	Index    IndexStatus    `json:"index"`
+}
+
+// RemoteStatus is what is known of one remote since it was last reached.
+type RemoteStatus struct {
+	Remote
+	Repository string    `json:"repository,omitempty"` // its URL; "" when never reached
+	LastPush   time.Time `json:"last_push,omitzero"`
+	Contact    time.Time `json:"contact,omitzero"`
+	// Ahead tells that the base or changes on top of it are not there yet.
+	Ahead bool `json:"ahead"`
+	// Behind counts its snapshots that this volume has not pulled.
+	Behind int `json:"behind"`
+}
+
+// IndexStatus is the state of the index.
+type IndexStatus struct {
+	Path      string `json:"path"`
+	Size      int64  `json:"size"` // bytes
+	Snapshots int    `json:"snapshots"`
+	Pending   int    `json:"pending"` // known but not indexed yet
+}
+
+// Status looks at the live tree and at what is remembered of the remotes.
+func (v *Volume) Status(ctx context.Context) (*Status, error) {
+	past, err := v.Past(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Status{Name: v.Name(), ID: v.ID(), Root: v.Shown, Mounted: v.Root != v.Shown,
+		Arriving: v.state.Arriving != nil, Changes: []Change{}, Remotes: []RemoteStatus{}}
+	base, err := past.snapshotOf(ctx, v.state.Base)
+	switch {
+	case err == nil:
+		s.Base = &base
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	for c, err := range v.changes(ctx, past) {
+		if err != nil {
+			if c.Path == "" {
+				return nil, err
+			}
+			s.Unread = append(s.Unread, err.Error())
+			continue
+		}
+		if s.Changed++; s.Changed <= maxListed {
+			s.Changes = append(s.Changes, c)
+		}
+	}
+	s.Clean = s.Changed == 0 && len(s.Unread) == 0
+	for _, r := range v.Remotes() {
+		rs, err := v.remoteStatus(ctx, past, r, s)
+		if err != nil {
+			return nil, err
+		}
+		s.Remotes = append(s.Remotes, rs)
+	}
+	return s, v.indexStatus(ctx, past, &s.Index)
+}
+
+func (v *Volume) remoteStatus(ctx context.Context, past *Past, r Remote, s *Status) (RemoteStatus, error) {
+	rs := RemoteStatus{Remote: r, Ahead: true}
+	place, err := ParseLocation(r.URL)
+	if err != nil {
+		return rs, err
+	}
+	own := v.ownLocation(place)
+	for id, known := range v.state.Repositories {
+		if known.URL != own.String() && known.URL != place.String() {
+			continue
+		}
+		rs.Repository, rs.LastPush, rs.Contact, rs.Encryption = known.URL, known.LastPush, known.Contact, known.Encryption
+		held, err := past.Index.Snapshots(ctx, history.BorgSourceID(id))
+		if err != nil {
+			return rs, err
+		}
+		rs.Ahead = !s.Clean || v.state.Base == nil || !slices.ContainsFunc(held, v.state.Base.is)
+		for _, h := range held {
+			ours := h.Volume == v.ID() || h.Volume == "" && !known.Adopted
+			if ours && !known.hasSeen(h.Handle) {
+				rs.Behind++
+			}
+		}
+	}
+	return rs, nil
+}
+
+func (v *Volume) indexStatus(ctx context.Context, past *Past, s *IndexStatus) error {
+	s.Path = v.indexPath()
+	if info, err := os.Stat(s.Path); err == nil {
+		s.Size = info.Size()
+	}
+	all, err := past.Index.Snapshots(ctx, "")
+	if err != nil {
+		return err
+	}
+	s.Snapshots = len(all)
+	for _, i := range all {
+		if !i.Indexed {
+			s.Pending++
+		}
+	}
+	return nil
+}

@@ -1,0 +1,175 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// tempPattern are the files that a killed pull leaves; worktree removes them.
+const tempPattern = ".s4-tmp-*"
+
+// tree is one snapshot as package worktree wants it.
+type tree struct {
+	past *Past
+	s    snapshot.Info
+	repo *borgio.Repository // knows the ids of content; nil where none is wanted
+}
+
+var (
+	_ worktree.Tree   = tree{}
+	_ worktree.Source = tree{}
+)
+
+func (t tree) Walk(ctx context.Context, path string) iter.Seq2[snapshot.Node, error] {
+	return t.past.Walk(ctx, t.s.Num, path)
+}
+
+func (t tree) Open(ctx context.Context, e snapshot.Entry) (snapshot.File, error) {
+	return t.past.Open(ctx, t.s.Num, e)
+}
+
+func (t tree) Content(ctx context.Context, e snapshot.Entry) ([]snapshot.Extent, error) {
+	return t.past.Index.Content(ctx, e.Version)
+}
+
+func (t tree) Verify(id [32]byte, data []byte) bool {
+	return t.repo != nil && t.repo.VerifyID(id, data)
+}
+
+// withContent is the tree of s for those who fetch content, which needs the
+// repository to be reached.
+func (p *Past) withContent(ctx context.Context, s snapshot.Info) (tree, error) {
+	for _, source := range p.sources {
+		if source.ID() == s.Source {
+			repo, err := source.Repository(ctx)
+			return tree{p, s, repo}, err
+		}
+	}
+	return tree{}, fmt.Errorf("nothing holds snapshot %s any more: %w", s.Dir, fs.ErrNotExist)
+}
+
+// holds tells whether the snapshot has something at path.
+func (t tree) holds(ctx context.Context, path string) (bool, error) {
+	_, err := t.past.Find(ctx, t.s.Num, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// worktree opens the files on disk together with what is known of them.
+func (v *Volume) worktree(ctx context.Context) (*worktree.Root, worktree.Options, func() error, error) {
+	root, err := worktree.Open(v.Root)
+	if err != nil {
+		return nil, worktree.Options{}, nil, fmt.Errorf("open volume: %w", err)
+	}
+	file, err := v.stampsPath()
+	if err != nil {
+		return nil, worktree.Options{}, nil, errors.Join(err, root.Close())
+	}
+	stamps, err := openStamps(ctx, file, v.log)
+	if err != nil {
+		return nil, worktree.Options{}, nil, errors.Join(err, root.Close())
+	}
+	o := worktree.Options{Stamps: stamps, Exclude: private}
+	return root, o, func() error { return errors.Join(stamps.Close(), root.Close()) }, nil
+}
+
+// private is what never enters a snapshot and never comes from one.
+func private(p string, _ bool) bool { return p == LocalDir }
+
+// allOfS4 also keeps .s4/config out, for snapshots that have none of their own.
+func allOfS4(p string, _ bool) bool { return p == Dir }
+
+// hideOwn makes o leave .s4/config alone where the snapshot, one not made by
+// s4, does not know it.
+func hideOwn(ctx context.Context, t tree, o *worktree.Options) error {
+	own, err := t.holds(ctx, configKey)
+	if err == nil && !own {
+		o.Exclude = allOfS4
+	}
+	return err
+}
+
+// Change is one path that differs between the live tree and the base.
+type Change struct {
+	Path string        `json:"path"`
+	Kind worktree.Kind `json:"kind"`
+}
+
+// changes yields what is not pushed. Without a base every path is.
+func (v *Volume) changes(ctx context.Context, past *Past) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
+		root, o, done, err := v.worktree(ctx)
+		if err != nil {
+			yield(Change{}, err)
+			return
+		}
+		defer done()
+		base, err := past.snapshotOf(ctx, v.state.Base)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			yield(Change{}, err)
+			return
+		}
+		if err != nil {
+			for live, err := range root.Walk(ctx, o) {
+				if live.Path != "" && !isSocket(live.Mode) && !yield(Change{live.Path, worktree.Added}, err) {
+					return
+				}
+			}
+			return
+		}
+		t := tree{past: past, s: base}
+		if err := hideOwn(ctx, t, &o); err != nil {
+			yield(Change{}, err)
+			return
+		}
+		for c, err := range root.Compare(ctx, t, o) {
+			// Sockets are in no archive, and a directory's time changes
+			// with its content.
+			if err == nil && (c.Kind == worktree.DirTime || c.New != nil && c.Old == nil && isSocket(c.New.Mode)) {
+				continue
+			}
+			if !yield(Change{c.Path, c.Kind}, err) {
+				return
+			}
+		}
+	}
+}
+
+func isSocket(mode uint32) bool { return mode&unix.S_IFMT == unix.S_IFSOCK }
+
+// changedSinceBase tells whether there is anything to push. A path that
+// cannot be read counts: borg will say what is wrong with it.
+func (v *Volume) changedSinceBase(ctx context.Context, past *Past) (bool, error) {
+	for c, err := range v.changes(ctx, past) {
+		if err != nil && c.Path == "" {
+			return false, err
+		}
+		return true, nil
+	}
+	return false, nil
+}
+
+// cleanPath is a path below a root as snapshots name it.
+func cleanPath(p string) (string, error) {
+	p = strings.Trim(p, "/")
+	if p == "" || p == "." {
+		return "", nil
+	}
+	if c := path.Clean(p); c != p || c == ".." || strings.HasPrefix(c, "../") {
+		return "", fmt.Errorf("%w: not a path inside the volume: %q", snapshot.ErrUsage, p)
+	}
+	return p, nil
+}

@@ -1,0 +1,299 @@
+// Package volume is what a person does with s4: one file a verb.
+//
+// A volume is a directory tree that s4 looks after. At its root lies `.s4/`:
+//
+//	.s4/config          name, id and remotes; part of every archive, so without secrets
+//	.s4/local/          this host's own; never part of an archive:
+//	    config          what is different here (a remote's URL after a clone)
+//	    state.json      what was last pushed or pulled, what was seen at each repository
+//	    lock            held by the process that changes the volume
+//	    mount.log       what a mount in the background had to say
+//
+// The index and the stamps lie outside the volume; see places.go for why.
+//
+// Invariants: the base snapshot in state.json is the one the live tree equals
+// but for unpushed changes; it moves only after the remote has committed a
+// push, or after a pull has brought every path. A repository's "seen" set
+// holds every snapshot that the base was made in knowledge of; pushing onto
+// others would fork the history and is refused.
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/internal/config"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// Names inside a volume.
+const (
+	Dir       = ".s4"
+	LocalDir  = ".s4/local"
+	configKey = ".s4/config"
+)
+
+// Configuration keys.
+const (
+	keyName          = "volume.name"
+	keyID            = "volume.id"
+	keyDefaultRemote = "volume.defaultremote"
+)
+
+// mountRootXattr is answered by a mounted volume's root with the path of the
+// directory below the mount; package fusefs documents it.
+const mountRootXattr = "user.s4.root"
+
+// Volume is an open volume. It is not safe for concurrent use.
+type Volume struct {
+	Root    string // the real tree, also where a mount covers it
+	Shown   string // its root as the person knows it
+	Config  *config.File
+	local   *config.File
+	state   *state
+	lock    *os.File
+	access  *Access
+	reached map[string]*borgio.Repository // open, by id, until the time line takes them
+	past    *Past
+	log     *slog.Logger
+}
+
+// Find returns the root of the volume that dir is in: dir or the nearest
+// parent that has `.s4/config` or `.s4/local`. Errors: fs.ErrNotExist.
+func Find(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if _, err := os.Stat(abs); err != nil {
+		return "", staleHint(abs, err)
+	}
+	for at := abs; ; at = filepath.Dir(at) {
+		if isVolume(at) {
+			return at, nil
+		}
+		if at == "/" {
+			return "", hint.With(fmt.Errorf("not a volume (nor any of the parent directories): %s: %w", abs, fs.ErrNotExist),
+				"make it one with: s4 init")
+		}
+	}
+}
+
+func staleHint(path string, err error) error {
+	if errors.Is(err, syscall.ENOTCONN) {
+		return hint.With(fmt.Errorf("the mount at %s has lost its process", path), "repair it with: s4 umount "+path)
+	}
+	return err
+}
+
+func isVolume(dir string) bool {
+	for _, name := range []string{configKey, LocalDir} {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Open opens the volume whose root is root. Close it after use.
+func Open(root string, access *Access) (*Volume, error) {
+	v := &Volume{Root: root, Shown: root, access: access, log: access.logger(),
+		reached: map[string]*borgio.Repository{}}
+	if real, ok := belowMount(root); ok {
+		v.Root = real
+	}
+	var err error
+	if v.Config, err = config.Load(v.path(configKey)); err != nil {
+		return nil, err
+	}
+	if v.local, err = config.Load(v.path(LocalDir, "config")); err != nil {
+		return nil, err
+	}
+	if v.state, err = loadState(v.path(LocalDir, "state.json")); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// belowMount asks a mounted volume for the directory below it.
+func belowMount(root string) (string, bool) {
+	buf := make([]byte, 256)
+	n, err := unix.Getxattr(root, mountRootXattr, buf)
+	if err != nil || n == 0 {
+		return "", false
+	}
+	// A trailing "/." opens the directory the link leads to.
+	below := string(buf[:n]) + "/."
+	if _, err := os.Stat(below); err != nil {
+		return "", false
+	}
+	return below, true
+}
+
+// Close lets go of the volume's lock, index and connections.
+func (v *Volume) Close() error {
+	var err error
+	if v.past != nil {
+		err = v.past.Close()
+		v.past = nil
+	}
+	for id, r := range v.reached {
+		err = errors.Join(err, r.Close())
+		delete(v.reached, id)
+	}
+	v.unlock()
+	return err
+}
+
+// Name is the volume's name.
+func (v *Volume) Name() string {
+	name, _ := v.Config.Get(keyName)
+	return name
+}
+
+// ID is the volume's id, a UUID.
+func (v *Volume) ID() string {
+	id, _ := v.Config.Get(keyID)
+	return id
+}
+
+func (v *Volume) path(elem ...string) string {
+	return filepath.Join(append([]string{v.Root}, elem...)...)
+}
+
+// View is a tree that holds still while it is pushed.
+type View struct {
+	Root  string // directory to read
+	Close func() error
+}
+
+// view gives the consistent view that a push reads. A plain directory can
+// only be read as it stands; borg then reports files that changed meanwhile.
+func (v *Volume) view() (*View, error) {
+	return &View{Root: v.Root, Close: func() error { return nil }}, nil
+}
+
+// InitOptions choose what Init makes.
+type InitOptions struct {
+	Name   string            // default: the directory's name
+	Labels map[string]string // kept in the configuration as label.KEY
+}
+
+// Init makes dir a volume and leaves its files alone. On a volume it only
+// completes what is missing and reports so.
+// Errors: fs.ErrNotExist; snapshot.ErrUsage for a name; snapshot.ErrRefused
+// inside another volume.
+func Init(dir string, o InitOptions, access *Access) (v *Volume, existed bool, err error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, false, err
+	}
+	info, err := os.Stat(abs)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := os.Mkdir(abs, 0o755); err != nil {
+			return nil, false, fmt.Errorf("make the volume's directory: %w", err)
+		}
+	case err != nil:
+		return nil, false, staleHint(abs, err)
+	case !info.IsDir():
+		return nil, false, fmt.Errorf("%w: %s is not a directory", snapshot.ErrUsage, abs)
+	}
+	existed = isVolume(abs)
+	if !existed {
+		if outer, err := Find(filepath.Dir(abs)); err == nil {
+			return nil, false, hint.With(fmt.Errorf("%w: %s is inside the volume %s", snapshot.ErrRefused, abs, outer),
+				"a volume inside a volume would be stored twice; choose another place")
+		}
+	}
+	name := o.Name
+	if name == "" {
+		name = filepath.Base(abs)
+	}
+	if err := CheckName(name); err != nil {
+		return nil, false, err
+	}
+	v, err = create(abs, name, uuid.NewString(), o.Labels, access)
+	return v, existed, err
+}
+
+// create lays `.s4/` out, keeping what is there.
+func create(root, name, id string, labels map[string]string, access *Access) (*Volume, error) {
+	if err := os.MkdirAll(filepath.Join(root, LocalDir), 0o700); err != nil {
+		return nil, fmt.Errorf("make %s: %w", Dir, err)
+	}
+	// Snapshots show .s4 to whoever may see the volume; only local is private.
+	if err := os.Chmod(filepath.Join(root, Dir), 0o755); err != nil {
+		return nil, fmt.Errorf("make %s: %w", Dir, err)
+	}
+	v, err := Open(root, access)
+	if err != nil {
+		return nil, err
+	}
+	changed := false
+	set := func(key, value string) {
+		if old, ok := v.Config.Get(key); ok && old != "" {
+			return
+		}
+		err = errors.Join(err, v.Config.Set(key, value))
+		changed = true
+	}
+	set(keyName, name)
+	set(keyID, id)
+	for k, value := range labels {
+		set("label."+strings.ToLower(k), value)
+	}
+	if err == nil && changed {
+		err = v.Config.Save()
+	}
+	if err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+// acquire takes the volume's lock; a second process gets snapshot.ErrLocked.
+func (v *Volume) acquire() error {
+	if v.lock != nil {
+		return nil
+	}
+	f, err := os.OpenFile(v.path(LocalDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return fmt.Errorf("lock volume: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		holder := make([]byte, 32)
+		n, _ := f.ReadAt(holder, 0)
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return hint.With(fmt.Errorf("%w: another s4 (process %s) is at work on %s",
+				snapshot.ErrLocked, strings.TrimSpace(string(holder[:n])), v.Shown), "wait for it to end")
+		}
+		return fmt.Errorf("lock volume: %w", err)
+	}
+	_ = f.Truncate(0)
+	_, _ = fmt.Fprintln(f, os.Getpid())
+	v.lock = f
+	// What another process did between our opening and our locking counts.
+	v.state, err = loadState(v.state.path)
+	return err
+}
+
+func (v *Volume) unlock() {
+	if v.lock != nil {
+		v.lock.Close()
+		v.lock = nil
+	}
+}
