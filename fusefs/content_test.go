@@ -28,8 +28,8 @@ func TestOpenNeedsNoContent(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if h.opened != 0 {
-		t.Errorf("content opened %d times without a read", h.opened)
+	if n := h.opens(); n != 0 {
+		t.Errorf("content opened %d times without a read", n)
 	}
 	if data, err := io.ReadAll(f); err != nil || string(data) != "data" {
 		t.Errorf("%q, %v", data, err)
@@ -79,11 +79,7 @@ func TestInterruptedRead(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "cat reads", func() bool {
-		h.mu.Lock()
-		defer h.mu.Unlock()
-		return h.opened > 0
-	})
+	eventually(t, 10*time.Second, "cat reads", func() bool { return h.opens() > 0 })
 	began := time.Now()
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -228,6 +229,13 @@ func (h *fakeHistory) Open(_ context.Context, num int64, e snapshot.Entry) (snap
 	}, nil
 }
 
+// opens tells how often content was opened.
+func (h *fakeHistory) opens() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.opened
+}
+
 type fakeFile struct {
 	*bytes.Reader
 	broken, hung bool
@@ -245,7 +253,7 @@ func (f *fakeFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int,
 		return 0, fmt.Errorf("get chunk: %w", snapshot.ErrUnreachable)
 	}
 	n, err := f.ReadAt(p, off)
-	if err == io.EOF && n == len(p) {
+	if errors.Is(err, io.EOF) && n == len(p) {
 		err = nil
 	}
 	return n, err

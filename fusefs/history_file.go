@@ -101,7 +101,7 @@ func (h *historyFile) read(ctx context.Context, src Content, buf []byte, off int
 	if n == len(buf) {
 		return nil // io.EOF, if anything
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || errors.Is(err, io.EOF) {
 		// A short answer would look like the file's end.
 		err = io.ErrUnexpectedEOF
 	}

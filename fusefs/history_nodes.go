@@ -60,12 +60,12 @@ func (c *child) fill(out *fuse.EntryOut) {
 
 // node finds out what an id stands for.
 func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
-	switch {
-	case id == fuse.FUSE_ROOT_ID:
+	switch id {
+	case fuse.FUSE_ROOT_ID:
 		return f.rootNode(ctx)
-	case id == idHistory:
+	case idHistory:
 		return node{kind: kindHistory, id: id}, nil
-	case id == idDotS4:
+	case idDotS4:
 		return f.dotS4Node(ctx)
 	}
 	if num, ok := momentNum(id); ok {

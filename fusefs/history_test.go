@@ -70,7 +70,9 @@ func TestFidelity(t *testing.T) {
 			t.Errorf("diff finds:\n%s", out)
 		}
 	}
-	list := func(dir string) string { return run(t, "sh", "-c", "cd "+dir+" && find . -printf '%p %y %l\\n' | sort") }
+	list := func(dir string) string {
+		return run(t, "sh", "-c", "cd "+dir+" && find . -printf '%p %y %l\\n' | sort")
+	}
 	if list(snap) != list(tree) {
 		t.Error("find differs")
 	}

@@ -86,4 +86,4 @@ func (d *liveDir) Ioctl(_ context.Context, cmd uint32, _ uint64, in, out []byte)
 	return 0, errnoOf(flagsIoctl(d.fd, cmd, in, out))
 }
 
-func (d *liveDir) Releasedir(context.Context, uint32) { unix.Close(d.fd) }
+func (d *liveDir) Releasedir(context.Context, uint32) { _ = unix.Close(d.fd) }

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 	"unsafe"
@@ -75,7 +76,7 @@ func (n *liveNode) Create(ctx context.Context, name string, flags, mode uint32, 
 		how := int(flags)&openFlags | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		var err error
 		fd, err = unix.Openat(dir, name, how|unix.O_CREAT|unix.O_EXCL, mode&0o7777)
-		if err == unix.EEXIST && flags&unix.O_EXCL == 0 {
+		if errors.Is(err, unix.EEXIST) && flags&unix.O_EXCL == 0 {
 			// Made below the mount a moment ago: it keeps its owner.
 			if fd, err = unix.Openat(dir, name, how, 0); err == nil {
 				err = statEmpty(fd, &x)
@@ -86,13 +87,13 @@ func (n *liveNode) Create(ctx context.Context, name string, flags, mode uint32, 
 			return err
 		}
 		if err = n.tree.settle(ctx, dir, fd, mode, &x); err != nil {
-			unix.Unlinkat(dir, name, 0)
+			_ = unix.Unlinkat(dir, name, 0) // the first error counts
 		}
 		return err
 	})
 	if errno != 0 {
 		if fd >= 0 {
-			unix.Close(fd)
+			_ = unix.Close(fd)
 		}
 		return nil, nil, 0, errno
 	}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"syscall"
 
@@ -59,7 +60,7 @@ func (n *liveNode) at(fn func(fd int) error) syscall.Errno {
 		return errnoOf(fn(n.tree.root))
 	}
 	fd, err := n.tree.open(n.rel(), unix.O_PATH, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) {
 		// Deleted, but perhaps still open: fchmod(2) and its like carry no
 		// handle, so one is lent.
 		n.mu.Lock()
@@ -71,8 +72,9 @@ func (n *liveNode) at(fn func(fd int) error) syscall.Errno {
 	if err != nil {
 		return errnoOf(err)
 	}
-	defer unix.Close(fd)
-	return errnoOf(fn(fd))
+	errno := errnoOf(fn(fd))
+	_ = unix.Close(fd) // O_PATH: there is nothing to lose
+	return errno
 }
 
 // child makes the node of a name in n.
@@ -102,10 +104,10 @@ func (n *liveNode) make(ctx context.Context, name string, mode uint32, out *fuse
 		fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 		if err == nil {
 			err = n.tree.settle(ctx, dir, fd, mode, &x)
-			unix.Close(fd)
+			_ = unix.Close(fd)
 		}
 		if err != nil {
-			undo(dir)
+			_ = undo(dir) // the first error counts
 		}
 		return err
 	})

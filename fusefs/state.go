@@ -20,6 +20,7 @@ import (
 // MountState is what is mounted at a directory.
 type MountState int
 
+// What may be mounted at a directory.
 const (
 	NotMounted   MountState = iota
 	MountedAlive            // ours, and it answers
