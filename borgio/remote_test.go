@@ -1,0 +1,171 @@
+package borgio_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/s4-storage/s4/borgio"
+)
+
+// script makes an executable shell script to stand in for ssh.
+func script(t testing.TB, body string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "rsh")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\n"+body+"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// TestRemoteFailures: each way of not reaching a repository is told apart, in
+// words that include the remote's own, and in time.
+func TestRemoteFailures(t *testing.T) {
+	for _, c := range []struct {
+		name, script string
+		want         error
+		says         string
+	}{
+		{"refused", "echo 'ssh: connect to host h port 22: Connection refused' >&2; exit 255", borgio.ErrUnreachable, "Connection refused"},
+		{"host key", "echo 'Host key verification failed.' >&2; exit 255", borgio.ErrHostKey, "Host key"},
+		{"no borg", "echo 'sh: 1: borg: not found' >&2; exit 127", borgio.ErrNoBorg, "not found"},
+		{"silent", "exec sleep 100", borgio.ErrUnreachable, "no answer"},
+		{"chatter", "echo hello, this is a login message; exec sleep 100", borgio.ErrUnreachable, ""},
+		{"borg 1.0", `printf '\224\001\001\300\002'; exec sleep 100`, borgio.ErrUnsupported, "1.0"},
+		{"borg 2", `printf '\202\241i\001\241r\201\256server_version\224\002\000\000\377'; exec sleep 100`, borgio.ErrUnsupported, "2.0"},
+		{"endless", `printf '\333\377\377\377\377'; exec cat /dev/zero`, borgio.ErrUnreachable, "longer"},
+		{"deep", `yes "$(printf '\221')" | tr -d '\n'`, borgio.ErrUnreachable, "deep"},
+		{"stray answer", `printf '\202\241i\011\241r\300'; exec sleep 100`, borgio.ErrUnreachable, "nobody"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			loc, _ := borgio.ParseLocation("h:/r")
+			begun := time.Now()
+			_, err := borgio.Open(t.Context(), loc, borgio.Options{
+				Environ: environ("BORG_RSH=" + script(t, c.script)), Timeout: 2 * time.Second,
+			})
+			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("got %v", err)
+			}
+			if d := time.Since(begun); d > 10*time.Second {
+				t.Errorf("took %v", d)
+			}
+		})
+	}
+}
+
+func TestRemoteRefusals(t *testing.T) {
+	needBorg(t)
+	program, _ := rsh(t)
+	loc, _ := borgio.ParseLocation("host:/does/not/exist")
+	if _, err := borgio.Open(t.Context(), loc, remoteOptions(t, program)); !errors.Is(err, borgio.ErrNotRepository) {
+		t.Errorf("nothing there: %v", err)
+	}
+	dir := copyFrozen(t, "mode-none")
+	// A writer of another host holds the lock, as far as borg can tell.
+	if err := os.Mkdir(dir+"/lock.exclusive", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(dir+"/lock.exclusive/elsewhere@1.1-0", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	opts := remoteOptions(t, program)
+	opts.LockWait = time.Second
+	loc, _ = borgio.ParseLocation("host:" + dir)
+	if _, err := borgio.Open(t.Context(), loc, opts); !errors.Is(err, borgio.ErrLocked) {
+		t.Errorf("locked: %v", err)
+	}
+	readArchive(t, mustOpen(t, dir, frozenOptions(t)), "first") // in place no lock matters
+}
+
+// TestConnectionDies kills the remote process again and again under a reader,
+// who notices nothing; once it cannot come back, there is an error in time.
+func TestConnectionDies(t *testing.T) {
+	needBorg(t)
+	tree, repo := t.TempDir(), filepath.Join(t.TempDir(), "repo")
+	fillTree(t, tree)
+	runBorg(t, tree, "init", "-e", "authenticated", repo)
+	runBorg(t, tree, "create", "-C", "none", repo+"::all", ".")
+	program, calls := rsh(t)
+	opts := remoteOptions(t, program)
+	opts.Timeout = 4 * time.Second
+	r := mustOpen(t, "host:"+repo, opts)
+	big := readArchive(t, r, "all")["big"]
+	for round := range 3 {
+		pr, pw := io.Pipe()
+		go func() {
+			_, err := r.OpenFile(big.Chunks).WriteTo(pw)
+			pw.CloseWithError(err)
+		}()
+		h := sha256.New()
+		if _, err := io.CopyN(h, pr, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		killLast(t, calls)
+		if _, err := io.Copy(h, pr); err != nil || [32]byte(h.Sum(nil)) != big.sum {
+			t.Fatalf("round %d: %v", round, err)
+		}
+	}
+	if err := os.Remove(program); err != nil {
+		t.Fatal(err)
+	}
+	killLast(t, calls)
+	begun := time.Now()
+	_, err := r.OpenFile(big.Chunks).WriteTo(io.Discard)
+	if !errors.Is(err, borgio.ErrUnreachable) || time.Since(begun) > 15*time.Second {
+		t.Errorf("after %v: %v", time.Since(begun), err)
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := r.Manifest(t.Context()); !errors.Is(err, borgio.ErrClosed) {
+		t.Errorf("after Close: %v", err)
+	}
+}
+
+// killLast kills the stand-in for ssh that was started last.
+func killLast(t *testing.T, calls string) {
+	t.Helper()
+	b, err := os.ReadFile(calls)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Fields(b)
+	pid, err := strconv.Atoi(string(lines[len(lines)-1]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		t.Fatal(err)
+	}
+}
+
+// TestIdleSessionEnds: a moment after the last read nothing runs on the other
+// side, and the lock is free.
+func TestIdleSessionEnds(t *testing.T) {
+	needBorg(t)
+	dir := copyFrozen(t, "mode-none")
+	program, _ := rsh(t)
+	r := mustOpen(t, "host:"+dir, remoteOptions(t, program))
+	readArchive(t, r, "first")
+	if _, err := os.Stat(dir + "/lock.roster"); err != nil {
+		t.Errorf("no lock is held while reading: %v", err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if _, err := os.Stat(dir + "/lock.roster"); errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the lock is never given back")
+		}
+	}
+	readArchive(t, r, "second") // and a new session is made when one is needed
+}
