@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -198,6 +200,40 @@ func TestCancelAndCarryOn(t *testing.T) {
 		t.Error("a user's file was taken for a temporary one")
 	}
 	do(t, os.RemoveAll(noOwn))
+	bring(t, to, s, nil, stamps)
+	equal(t, from, to)
+	noTemps(t, to)
+	clean(t, to, s, stamps)
+}
+
+// TestKill9 kills a real process in the middle of writing files.
+func TestKill9(t *testing.T) {
+	if dirs := os.Getenv("S4_TEST_KILL"); dirs != "" {
+		from, to, _ := strings.Cut(dirs, ":")
+		s := take(t, from)
+		var opened atomic.Int32
+		s.onPiece = func() {
+			if opened.Add(1) == 40 {
+				syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			}
+		}
+		r := open(t, to)
+		t.Fatal(apply(t, r, plan(t, r, s), s))
+	}
+	from, to := t.TempDir(), t.TempDir()
+	for i := range 30 {
+		write(t, filepath.Join(from, fmt.Sprintf("d%d/%d", i%3, i)), strings.Repeat(fmt.Sprint(i), 2*extentSize))
+	}
+	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestKill9$")
+	cmd.Env = append(os.Environ(), "S4_TEST_KILL="+from+":"+to)
+	if err := cmd.Run(); err == nil || cmd.ProcessState.Exited() {
+		t.Fatalf("was not killed: %v", err)
+	}
+	left, err := filepath.Glob(filepath.Join(to, "d*", ".s4-tmp-*"))
+	if err != nil || len(left) == 0 {
+		t.Fatalf("the kill left no temporary file: %v", err)
+	}
+	s, stamps := take(t, from), openStamps(t)
 	bring(t, to, s, nil, stamps)
 	equal(t, from, to)
 	noTemps(t, to)
