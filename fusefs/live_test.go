@@ -276,3 +276,85 @@ func TestLocks(t *testing.T) {
 	}
 	run(t, flock, "-n", path, "true")
 }
+
+// What is made through the mount gets the modes and ACLs that it gets below.
+func TestUmaskAndACL(t *testing.T) {
+	setfacl, getfacl := tool(t, "setfacl"), tool(t, "getfacl")
+	volume := newVolume(t)
+	mnt := mountLive(t, volume, newFakeHistory(), func(o *Options) { o.AllowOther = true })
+	made := func(top string) string {
+		return run(t, "sh", "-c", "set -e; cd "+top+"; mkdir plain acl narrow; "+
+			setfacl+" -d -m u:1234:rw acl; "+setfacl+" -d -m g::r,o::- narrow; "+
+			"for m in 0 022 077; do umask $m; for d in plain acl narrow; do "+
+			"mkdir $d/dir$m; echo >$d/file$m; mkfifo $d/fifo$m; done; done; "+
+			getfacl+" -R plain acl narrow; rm -r plain acl narrow")
+	}
+	if below, above := made(volume), made(mnt); below != above {
+		t.Errorf("below:\n%s\nthrough the mount:\n%s", below, above)
+	}
+	secret := filepath.Join(mnt, "secret")
+	write(t, secret, "secret")
+	run(t, "chmod", "600", secret)
+	if out, err := as(t, nobody, "cat "+secret); err == nil {
+		t.Errorf("without an ACL: %q", out)
+	}
+	run(t, setfacl, "-m", "u:65534:r", secret)
+	if out, err := as(t, nobody, "cat "+secret); err != nil || out != "secret" {
+		t.Errorf("with an ACL: %q, %v", out, err)
+	}
+}
+
+func TestRenameFlags(t *testing.T) {
+	mnt := mountLive(t, newVolume(t), newFakeHistory(), nil)
+	a, b := filepath.Join(mnt, "a"), filepath.Join(mnt, "dir/b")
+	write(t, a, "a")
+	write(t, b, "b")
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_NOREPLACE); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("noreplace: %v", err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE); err != nil {
+		t.Errorf("exchange: %v", err)
+	}
+	if read(t, a) != "b" || read(t, b) != "a" {
+		t.Errorf("exchanged: a is %q, b is %q", read(t, a), read(t, b))
+	}
+}
+
+// Without root, fusermount3 mounts and reads and writes go through the
+// process. A private mount namespace has a /dev/fuse that everybody may open.
+func TestOrdinaryUser(t *testing.T) {
+	needFUSE(t)
+	unshare, setpriv := tool(t, "unshare"), tool(t, "setpriv")
+	tool(t, "fusermount3")
+	dir := publicDir(t)
+	volume, program, device := filepath.Join(dir, "volume"), filepath.Join(dir, "program"), filepath.Join(dir, "fuse")
+	write(t, filepath.Join(volume, ".s4/config"), "config")
+	write(t, filepath.Join(volume, "file"), "file")
+	run(t, "cp", os.Args[0], program)
+	run(t, "chown", "-R", "65534:65534", volume)
+	script := `set -e
+mknod -m 666 ` + device + ` c 10 229
+mount --bind -o dev ` + device + ` /dev/fuse
+exec ` + setpriv + ` --reuid 65534 --regid 65534 --clear-groups sh -ec '
+	mkfifo said
+	` + envDaemon + `=$PWD ` + program + ` >said & daemon=$!
+	read line <said
+	cat $PWD/file
+	echo new >$PWD/new
+	ls $PWD/.s4
+	fusermount3 -u $PWD
+	wait $daemon'`
+	cmd := exec.CommandContext(t.Context(), unshare, "-m", "--propagation", "private", "sh", "-c", script)
+	cmd.Dir = volume
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got, want := string(out), "fileconfig\nhistory\n"; got != want {
+		t.Errorf("saw %q, want %q", got, want)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(volume, "new"), &st); err != nil || st.Uid != nobody {
+		t.Errorf("new file of %d: %v", st.Uid, err)
+	}
+}

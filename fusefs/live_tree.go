@@ -17,15 +17,16 @@ import (
 // liveTree is the directory below the mount. It is reached through its
 // descriptor only, never by name: by name one would meet the mount.
 type liveTree struct {
-	root  int    // the caller's descriptor, open as long as the mount lives
-	dev   uint64 // of the root
-	umask uint32 // this process's, which the kernel applies on top of the caller's
-	uid   uint32 // as which new files are made
+	dir   *os.File // the caller's; held so that it is not closed as garbage
+	root  int      // its descriptor
+	dev   uint64   // of the root
+	umask uint32   // this process's, which the kernel applies on top of the caller's
+	uid   uint32   // as which new files are made
 	gid   uint32
 }
 
 func newLiveTree(dir *os.File) (*liveTree, error) {
-	t := &liveTree{root: int(dir.Fd()), uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
+	t := &liveTree{dir: dir, root: int(dir.Fd()), uid: uint32(os.Geteuid()), gid: uint32(os.Getegid())}
 	var x unix.Statx_t
 	if err := statEmpty(t.root, &x); err != nil {
 		return nil, fmt.Errorf("live tree %s: %w", dir.Name(), err)
@@ -125,10 +126,14 @@ func (t *liveTree) settle(ctx context.Context, dir, fd int, mode uint32, x *unix
 	}
 	// Undo our own umask, unless the directory's default ACL overruled it;
 	// and the loss of set-id bits to the change of owner.
-	masked := mode&t.umask&0o777 != 0 && uint32(x.Mode)&0o777 == mode&0o777&^t.umask
+	keep := uint32(x.Mode) & (0o777 | unix.S_ISGID)
+	masked := mode&t.umask&0o777 != 0 && !hasDefaultACL(dir)
 	lost := changed && mode&(unix.S_ISUID|unix.S_ISGID) != 0
 	if x.Mode&unix.S_IFMT != unix.S_IFLNK && (masked || lost) {
-		if err := unix.Chmod(procPath(fd), mode&0o7777|uint32(x.Mode)&unix.S_ISGID); err != nil {
+		if masked {
+			keep |= mode & 0o777
+		}
+		if err := unix.Chmod(procPath(fd), keep|mode&0o7000); err != nil {
 			return err
 		}
 	}
@@ -143,6 +148,11 @@ func (t *liveTree) ownerFor(ctx context.Context) (owner fuse.Owner, changed bool
 		return owner, false
 	}
 	return caller.Owner, caller.Uid != t.uid || caller.Gid != t.gid
+}
+
+func hasDefaultACL(dir int) bool {
+	size, err := unix.Getxattr(procPath(dir), aclDefault, nil)
+	return err == nil && size > 0
 }
 
 const statxMask = unix.STATX_BASIC_STATS | unix.STATX_BTIME

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -42,6 +43,7 @@ func daemon(dir string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	runtime.GC() // nobody here holds live; it must stay open all the same
 	fmt.Println("mounted")
 	s.Wait()
 	return 0

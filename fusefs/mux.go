@@ -142,6 +142,22 @@ func (m *mux) mayRemove(parent uint64, name string) fuse.Status {
 	return fuse.OK
 }
 
+// aclDefault is a directory's ACL for what is made in it.
+const aclDefault = "system.posix_acl_default"
+
+// masked applies the caller's umask to the mode of a file to be made. The
+// kernel leaves that to us (CAP_DONT_MASK), because a default ACL takes the
+// umask's place and only the file system below knows of one.
+func (m *mux) masked(cancel <-chan struct{}, parent *fuse.InHeader, mode, umask uint32) uint32 {
+	if mode&umask == 0 || isHistory(parent.NodeId) {
+		return mode
+	}
+	if size, st := m.live.GetXAttr(cancel, parent, aclDefault, nil); st == fuse.OK && size > 0 {
+		return mode
+	}
+	return mode &^ umask
+}
+
 func (m *mux) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	if isHistory(in.NodeId) != isHistory(in.Newdir) {
 		return fuse.EXDEV

@@ -21,6 +21,7 @@ func (m *mux) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *
 	if st := m.mayMake(in.NodeId, name); st != fuse.OK {
 		return st
 	}
+	in.Mode = m.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return m.side(in.NodeId).Mknod(cancel, in, name, out)
 }
 
@@ -28,6 +29,7 @@ func (m *mux) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *
 	if st := m.mayMake(in.NodeId, name); st != fuse.OK {
 		return st
 	}
+	in.Mode = m.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return m.side(in.NodeId).Mkdir(cancel, in, name, out)
 }
 
@@ -42,6 +44,7 @@ func (m *mux) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 	if st := m.mayMake(in.NodeId, name); st != fuse.OK {
 		return st
 	}
+	in.Mode = m.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return m.side(in.NodeId).Create(cancel, in, name, out)
 }
 

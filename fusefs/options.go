@@ -78,6 +78,9 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 		// MS_MGC_VAL is ignored; it keeps go-fuse from taking 0 for unset.
 		DirectMountFlags: flags | syscall.MS_MGC_VAL,
 	}
+	if o.Live != nil {
+		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK // see mux.masked
+	}
 	if os.Geteuid() != 0 {
 		opts.Options = append(opts.Options, forHelper...)
 	}
