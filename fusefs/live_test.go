@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"errors"
+	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -356,5 +358,35 @@ exec ` + setpriv + ` --reuid 65534 --regid 65534 --clear-groups sh -ec '
 	var st unix.Stat_t
 	if err := unix.Stat(filepath.Join(volume, "new"), &st); err != nil || st.Uid != nobody {
 		t.Errorf("new file of %d: %v", st.Uid, err)
+	}
+}
+
+// Where the kernel can, it reads and writes the file below by itself.
+func TestPassthrough(t *testing.T) {
+	var release unix.Utsname
+	if err := unix.Uname(&release); err != nil {
+		t.Fatal(err)
+	}
+	var major, minor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(release.Release[:]), "%d.%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	if major < 6 || major == 6 && minor < 9 {
+		t.Skip("needs Linux 6.9")
+	}
+	for _, off := range []bool{false, true} {
+		var log logBuffer
+		mnt := mountLive(t, newVolume(t), newFakeHistory(), func(o *Options) {
+			o.NoPassthrough, o.Debug = off, true
+			o.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		})
+		path := filepath.Join(mnt, "file")
+		write(t, path, "data")
+		if got := read(t, path); got != "data" {
+			t.Error(got)
+		}
+		if saw := strings.Contains(log.String(), ": WRITE "); saw != off {
+			t.Errorf("passthrough off: %v, but this process saw a write: %v", off, saw)
+		}
 	}
 }
