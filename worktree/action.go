@@ -30,7 +30,7 @@ type Action struct {
 	New    *snapshot.Entry // what Path becomes; nil when deleted
 
 	reuse []place // where local files may hold parts of the content
-	early bool    // a deletion that makes room for another type
+	room  string  // for a deletion in a directory that becomes another type: that directory
 }
 
 // Size is the content in bytes that has to be written for the action.

@@ -82,7 +82,7 @@ func (r *Root) Apply(ctx context.Context, p *Plan, o ApplyOptions) (Result, erro
 	if o.Parallel <= 0 {
 		o.Parallel = 8
 	}
-	a := &applier{root: r, plan: p, o: o, failed: map[string]error{}, inPlace: map[inode]bool{}}
+	a := &applier{root: r, plan: p, o: o, failed: map[string]error{}, inPlace: map[inode]bool{}, rooms: map[string][]*Action{}}
 	a.progress.Actions, a.progress.AllOfThem = len(p.Actions), p.Bytes()
 	a.errs = slices.Clone(p.Problems)
 	err := a.run(ctx)
@@ -98,6 +98,9 @@ type applier struct {
 	root *Root
 	plan *Plan
 	o    ApplyOptions
+	// rooms holds what is deleted to make room for another type, by the
+	// directory that goes; done only when the new file is complete.
+	rooms map[string][]*Action
 
 	mu       sync.Mutex // guards what follows
 	res      Result
@@ -129,11 +132,11 @@ func (a *applier) run(ctx context.Context) error {
 func (a *applier) steps(ctx context.Context) error {
 	a.removeLeftovers()
 	var files, links, deletes []*Action
-	var dirs, early []*Action
+	var dirs []*Action
 	for i := range a.plan.Actions {
 		switch x := &a.plan.Actions[i]; {
-		case x.Op == Delete && x.early:
-			early = append(early, x)
+		case x.Op == Delete && x.room != "":
+			a.rooms[x.room] = append(a.rooms[x.room], x)
 		case x.Op == Delete:
 			deletes = append(deletes, x)
 		case x.Op == MakeLink:
@@ -144,7 +147,6 @@ func (a *applier) steps(ctx context.Context) error {
 			files = append(files, x)
 		}
 	}
-	slices.Reverse(early)
 	slices.Reverse(deletes)
 	a.loosenDirs()
 	for _, step := range []struct {
@@ -152,7 +154,6 @@ func (a *applier) steps(ctx context.Context) error {
 		parallel int
 		do       func(context.Context, *Action) error
 	}{
-		{early, 1, a.remove},
 		{dirs, 1, a.makeDir},
 		{files, a.o.Parallel, a.put},
 		{links, 1, a.link},

@@ -1,7 +1,6 @@
 package worktree
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -98,7 +97,7 @@ func (a *applier) finishDirs() {
 			finals[x.Path] = final{x.Op, x.New}
 		}
 	}
-	paths := slices.SortedFunc(maps.Keys(finals), func(x, y string) int { return cmp.Compare(ComparePaths(y, x), 0) })
+	paths := slices.SortedFunc(maps.Keys(finals), func(x, y string) int { return ComparePaths(y, x) })
 	for _, path := range paths {
 		f := finals[path]
 		if err := a.finishDir(path, f.entry, f.op); err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -34,7 +35,7 @@ func (a *applier) put(ctx context.Context, x *Action) error {
 	temp := tempName()
 	ino, err := a.build(ctx, dir, temp, x)
 	if err == nil {
-		err = a.install(dir, temp, name, x)
+		err = a.install(ctx, dir, temp, name, x)
 	}
 	if err != nil {
 		unix.Unlinkat(dir, temp, 0)
@@ -87,7 +88,7 @@ func (a *applier) fill(ctx context.Context, f *os.File, x *Action) (uint64, erro
 }
 
 // install gives the finished file its name, if that still is what the plan saw.
-func (a *applier) install(dir int, temp, name string, x *Action) error {
+func (a *applier) install(ctx context.Context, dir int, temp, name string, x *Action) error {
 	if err := a.unmoved(dir, name, x); err != nil {
 		return err
 	}
@@ -106,6 +107,9 @@ func (a *applier) install(dir int, temp, name string, x *Action) error {
 			return err
 		}
 		if isDir(x.Old.Mode) {
+			for _, child := range slices.Backward(a.rooms[x.Path]) {
+				a.finished(child, a.remove(ctx, child))
+			}
 			if err := removeDir(dir, name); err != nil {
 				return err
 			}
@@ -187,7 +191,7 @@ func (a *applier) link(ctx context.Context, x *Action) error {
 	if err := unix.Linkat(from, first, dir, temp, 0); err != nil {
 		return err
 	}
-	if err := a.install(dir, temp, name, x); err != nil {
+	if err := a.install(ctx, dir, temp, name, x); err != nil {
 		unix.Unlinkat(dir, temp, 0)
 		return err
 	}

@@ -41,7 +41,8 @@
 //     content and metadata are complete before it.
 //   - A path is replaced or removed only if it still is what [Root.Plan] saw,
 //     otherwise it is left alone and reported as refused.
-//   - Damaged content replaces nothing.
+//   - Damaged content replaces nothing. A directory that becomes a file is
+//     emptied only once the file is complete.
 //   - Bytes taken from local files are verified against the id of the extent
 //     they stand for; local files are never trusted.
 //   - Stamps are recorded after the data are synced, so a stamp never vouches

@@ -23,7 +23,7 @@ func (a *applier) content(ctx context.Context, f *os.File, x *Action) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, src.Close()) }()
-	w := &sparseWriter{ctx: ctx, file: f, wrote: func(n int) { a.wrote(n) }}
+	w := &sparseWriter{ctx: ctx, file: f, wrote: a.wrote}
 	if len(x.reuse) == 0 {
 		_, err = src.WriteTo(w)
 		a.add(w.off, 0)
@@ -36,7 +36,10 @@ func (a *applier) content(ctx context.Context, f *os.File, x *Action) (err error
 	if w.off != x.New.Size {
 		return fmt.Errorf("content ends after %d of %d bytes: %w", w.off, x.New.Size, snapshot.ErrDamaged)
 	}
-	return f.Truncate(w.off) // the end may be a hole
+	if w.end == w.off {
+		return nil
+	}
+	return f.Truncate(w.off) // the end is a hole
 }
 
 // assemble writes a file of which local files may hold parts.
@@ -145,7 +148,8 @@ func (l *localFiles) close() {
 type sparseWriter struct {
 	ctx   context.Context
 	file  *os.File
-	off   int64
+	off   int64 // where the next byte belongs
+	end   int64 // after the last byte that was written and not left as a hole
 	wrote func(n int)
 }
 
@@ -173,6 +177,7 @@ func (w *sparseWriter) Write(p []byte) (int, error) {
 			if _, err := w.file.WriteAt(p[start:pos], w.off+int64(start)); err != nil {
 				return 0, err
 			}
+			w.end = w.off + int64(pos)
 		}
 	}
 	w.off += int64(len(p))

@@ -153,9 +153,12 @@ func (p *planner) decide(w row) error {
 
 // extra is a live path that the target does not have.
 func (p *planner) extra(w row) {
-	early := slices.ContainsFunc(p.cleared, func(dir string) bool { return within(w.path, dir) })
+	room := ""
+	if i := slices.IndexFunc(p.cleared, func(dir string) bool { return within(w.path, dir) }); i >= 0 {
+		room = p.cleared[i]
+	}
 	// Snapshots never hold sockets: their absence says nothing.
-	remove := w.path != "" && (p.o.Delete && !isSocket(w.live.Mode) || early)
+	remove := w.path != "" && (p.o.Delete && !isSocket(w.live.Mode) || room != "")
 	if isRegular(w.live.Mode) && (w.live.Nlink > 1 || remove) {
 		m := &member{path: w.path, live: w.live}
 		if remove {
@@ -165,7 +168,7 @@ func (p *planner) extra(w row) {
 		p.addMember(m)
 	}
 	if remove {
-		p.act(Action{Op: Delete, Path: w.path, Old: w.live, early: early})
+		p.act(Action{Op: Delete, Path: w.path, Old: w.live, room: room})
 	}
 }
 

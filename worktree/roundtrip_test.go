@@ -231,8 +231,12 @@ func TestPartOfATree(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(to, "a")); err == nil {
 		t.Fatal("planning changed the tree")
 	}
-	_, err = r.Apply(t.Context(), p, worktree.ApplyOptions{Source: source{s}})
+	var last worktree.Progress
+	_, err = r.Apply(t.Context(), p, worktree.ApplyOptions{Source: source{s}, Progress: func(p worktree.Progress) { last = p }})
 	do(t, err)
+	if want := (worktree.Progress{Done: 3, Actions: 3, Bytes: 1, AllOfThem: 1}); last != want {
+		t.Errorf("progress ends at %+v, want %+v", last, want)
+	}
 	if got := read(t, filepath.Join(to, "a/b/wanted")); got != "w" {
 		t.Errorf("content %q", got)
 	}

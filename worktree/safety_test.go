@@ -126,15 +126,16 @@ func TestDirectoryInTheWay(t *testing.T) {
 func TestDamagedContent(t *testing.T) {
 	from, to := t.TempDir(), t.TempDir()
 	big := strings.Repeat("0123456789", 10_000)
-	for _, name := range []string{"exists", "missing", "linked", "fine"} {
+	for _, name := range []string{"exists", "missing", "missing too", "linked", "fine"} {
 		write(t, filepath.Join(from, name), big)
 	}
 	do(t, os.Link(filepath.Join(from, "linked"), filepath.Join(from, "linked too")))
 	s := take(t, from)
-	for _, name := range []string{"exists", "missing", "linked"} {
+	for _, name := range []string{"exists", "missing", "missing too", "linked"} {
 		s.broken[name] = true
 	}
 	write(t, filepath.Join(to, "exists"), "old but whole")
+	write(t, filepath.Join(to, "missing too/of another type"), "old but whole")
 	r := open(t, to)
 	err := apply(t, r, plan(t, r, s), s)
 	if !errors.Is(err, snapshot.ErrDamaged) {
@@ -147,6 +148,9 @@ func TestDamagedContent(t *testing.T) {
 	}
 	if got := read(t, filepath.Join(to, "exists")); got != "old but whole" {
 		t.Errorf("exists was replaced: %.20q", got)
+	}
+	if got := read(t, filepath.Join(to, "missing too/of another type")); got != "old but whole" {
+		t.Errorf("a directory made room for nothing: %q", got)
 	}
 	if _, err := os.Lstat(filepath.Join(to, "missing")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("missing: %v", err)

@@ -9,7 +9,8 @@ import (
 	"github.com/s4-storage/s4/snapshot"
 )
 
-// Tree is a snapshot's tree.
+// Tree is a snapshot's tree. Two that are used together number the Versions of
+// their entries together, as those of one index do.
 type Tree interface {
 	// Walk yields the entry at path and everything below it, in the order
 	// of [ComparePaths]. Entries come whole, Xattrs included. A missing path
