@@ -66,6 +66,8 @@ func TestScripts(t *testing.T) {
 				"BORG_BASE_DIR="+filepath.Join(home, "borg"),
 				"BORG_RSH=ssh -F "+config,
 				"USER="+server.user,
+				"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes",
+				"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
 				"TZ=UTC",
 				"PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin",
 			)

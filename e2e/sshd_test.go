@@ -112,18 +112,19 @@ func (s *sshd) clientConfig(dir string) (string, error) {
 	if err := os.WriteFile(known, []byte("mys4remote "+string(host)), 0o600); err != nil {
 		return "", err
 	}
-	config := fmt.Sprintf(`Host mys4remote stranger
+	var config strings.Builder
+	for _, name := range []string{"mys4remote", "stranger"} {
+		fmt.Fprintf(&config, `Host %[1]s
 	HostName 127.0.0.1
-	Port %d
-	IdentityFile %s/client
+	HostKeyAlias %[1]s
+	Port %[2]d
+	IdentityFile %[3]s/client
 	IdentitiesOnly yes
-	UserKnownHostsFile %s
+	UserKnownHostsFile %[4]s
 	StrictHostKeyChecking yes
-	HostKeyAlias %%n
-Host nowhere
-	HostName 127.0.0.1
-	Port 1
-`, s.port, s.dir, known)
+`, name, s.port, s.dir, known)
+	}
+	config.WriteString("Host nowhere\n\tHostName 127.0.0.1\n\tPort 1\n")
 	path := filepath.Join(dir, "ssh_config")
-	return path, os.WriteFile(path, []byte(config), 0o600)
+	return path, os.WriteFile(path, []byte(config.String()), 0o600)
 }

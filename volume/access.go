@@ -192,11 +192,17 @@ func (a *Access) open(ctx context.Context, loc borgio.Location) (*borgio.Reposit
 	return r, explain(err, loc)
 }
 
+// kindError is an error that is also of a kind, which its text need not say.
+type kindError struct{ err, kind error }
+
+func (e *kindError) Error() string   { return e.err.Error() }
+func (e *kindError) Unwrap() []error { return []error{e.err, e.kind} }
+
 // explain gives an error of borgio its kind and what to do about it.
 func explain(err error, loc borgio.Location) error {
 	place := loc.String()
 	kind := func(kind error, text string) error {
-		return hint.With(fmt.Errorf("%w: %w", kind, err), text)
+		return hint.With(&kindError{err, kind}, text)
 	}
 	switch {
 	case err == nil, hint.Of(err) != "":
@@ -243,7 +249,7 @@ func explainBorg(err error, loc borgio.Location) error {
 	if !ok {
 		return err
 	}
-	as := func(kind error) error { return explain(fmt.Errorf("%w: %w", kind, err), loc) }
+	as := func(kind error) error { return explain(&kindError{err, kind}, loc) }
 	switch failure.ID {
 	case "LockTimeout", "LockFailed", "LockError", "LockErrorT":
 		return as(borgio.ErrLocked)

@@ -72,10 +72,10 @@ func MountRepository(ctx context.Context, url string, o MountOptions, a *Access)
 		return err
 	}
 	defer past.Close()
-	if err := checkMountpoint(o.Mountpoint, o.Report); err != nil {
+	if err := apart(o.Mountpoint, loc, cacheDir()); err != nil {
 		return err
 	}
-	if err := apart(o.Mountpoint, loc, cacheDir()); err != nil {
+	if err := checkMountpoint(o.Mountpoint, o.Report); err != nil {
 		return err
 	}
 	if err := past.Refresh(ctx); err != nil {
@@ -230,16 +230,14 @@ func (v *Volume) checkMountpoint(mountpoint string, report Reporter) error {
 // checkMountpoint wants an empty directory with nothing mounted on it; a
 // mount that lost its process is cleared away first.
 func checkMountpoint(mountpoint string, report Reporter) error {
+	if err := ClearStale(mountpoint, report); err != nil {
+		return err
+	}
 	state, err := fusefs.State(mountpoint)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	switch state {
-	case fusefs.MountedStale:
-		if err := fusefs.Unmount(mountpoint, true); err != nil {
-			return fmt.Errorf("clear the dead mount at %s away: %w", mountpoint, err)
-		}
-		report.note("Cleared away a mount at %s that had lost its process", mountpoint)
 	case fusefs.MountedAlive, fusefs.MountedOther:
 		return hint.With(fmt.Errorf("%w: something is mounted at %s already", snapshot.ErrRefused, mountpoint),
 			"end it with: s4 umount "+mountpoint)
@@ -255,6 +253,18 @@ func checkMountpoint(mountpoint string, report Reporter) error {
 	case len(names) > 0:
 		return hint.With(fmt.Errorf("%w: mountpoint %s is not empty", snapshot.ErrRefused, mountpoint), "choose an empty directory")
 	}
+	return nil
+}
+
+// ClearStale takes away a mount of ours that has lost its process, and says so.
+func ClearStale(mountpoint string, report Reporter) error {
+	if state, err := fusefs.State(mountpoint); err != nil || state != fusefs.MountedStale {
+		return nil // whatever else is there, others look at
+	}
+	if err := fusefs.Unmount(mountpoint, true); err != nil {
+		return fmt.Errorf("clear the dead mount at %s away: %w", mountpoint, err)
+	}
+	report.note("Cleared away a mount at %s that had lost its process", mountpoint)
 	return nil
 }
 

@@ -70,18 +70,20 @@ type Volume struct {
 }
 
 // Find returns the root of the volume that dir is in: dir or the nearest
-// parent that has `.s4/config` or `.s4/local`. Errors: fs.ErrNotExist.
+// parent that has `.s4/config` or `.s4/local`. Errors: fs.ErrNotExist;
+// one that [LostMount] tells of, with the mountpoint as root.
 func Find(dir string) (string, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return "", err
 	}
 	if _, err := os.Stat(abs); err != nil {
-		return "", staleHint(abs, err)
+		return abs, staleHint(abs, err)
 	}
 	for at := abs; ; at = filepath.Dir(at) {
-		if isVolume(at) {
-			return at, nil
+		is, err := isVolume(at)
+		if is || err != nil {
+			return at, staleHint(at, err)
 		}
 		if at == "/" {
 			return "", hint.With(fmt.Errorf("not a volume (nor any of the parent directories): %s: %w", abs, fs.ErrNotExist),
@@ -91,19 +93,29 @@ func Find(dir string) (string, error) {
 }
 
 func staleHint(path string, err error) error {
-	if errors.Is(err, syscall.ENOTCONN) {
-		return hint.With(fmt.Errorf("the mount at %s has lost its process", path), "repair it with: s4 umount "+path)
+	if LostMount(err) {
+		return hint.With(fmt.Errorf("the mount at %s has lost its process: %w", path, err), "repair it with: s4 umount "+path)
 	}
 	return err
 }
 
-func isVolume(dir string) bool {
+// LostMount tells whether err comes from a mount that has lost its process.
+func LostMount(err error) bool {
+	return errors.Is(err, syscall.ENOTCONN) || errors.Is(err, syscall.ECONNABORTED)
+}
+
+// isVolume gives an error only where a mount has lost its process.
+func isVolume(dir string) (bool, error) {
 	for _, name := range []string{configKey, LocalDir} {
-		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
-			return true
+		_, err := os.Lstat(filepath.Join(dir, name))
+		if err == nil {
+			return true, nil
+		}
+		if LostMount(err) {
+			return false, err
 		}
 	}
-	return false
+	return false, nil
 }
 
 // Open opens the volume whose root is root. Close it after use.
@@ -210,7 +222,9 @@ func Init(dir string, o InitOptions, access *Access) (v *Volume, existed bool, e
 	case !info.IsDir():
 		return nil, false, fmt.Errorf("%w: %s is not a directory", snapshot.ErrUsage, abs)
 	}
-	existed = isVolume(abs)
+	if existed, err = isVolume(abs); err != nil {
+		return nil, false, staleHint(abs, err)
+	}
 	if !existed {
 		if outer, err := Find(filepath.Dir(abs)); err == nil {
 			return nil, false, hint.With(fmt.Errorf("%w: %s is inside the volume %s", snapshot.ErrRefused, abs, outer),

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -153,5 +154,6 @@ func errorText(err error) string {
 	for _, kind := range []error{snapshot.ErrUsage, snapshot.ErrRefused, snapshot.ErrLocked} {
 		text = strings.TrimPrefix(text, kind.Error()+": ")
 	}
-	return text
+	// So say the kinds' names at the end, after what is meant.
+	return strings.TrimSuffix(text, ": "+fs.ErrNotExist.Error())
 }

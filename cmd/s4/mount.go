@@ -64,6 +64,11 @@ func (c *MountCmd) Run(ctx context.Context, a *app) error {
 		}
 		return volume.MountRepository(ctx, url, o, a.access)
 	}
+	if root, err := volume.Find(a.here()); volume.LostMount(err) {
+		if err := volume.ClearStale(root, report); err != nil {
+			return err
+		}
+	}
 	return a.withVolume(func(v *volume.Volume) error {
 		if err := a.daemonize(&o, volume.LogFile(v, mountpoint)); err != nil {
 			return err
@@ -125,7 +130,7 @@ func (c *UmountCmd) Run(a *app) error {
 	switch {
 	case mountpoint == "":
 		root, err := volume.Find(a.here())
-		if err != nil {
+		if err != nil && !volume.LostMount(err) {
 			return err
 		}
 		mountpoint = root

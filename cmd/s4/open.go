@@ -36,7 +36,7 @@ func (a *app) past(ctx context.Context, v *volume.Volume) (*volume.Past, error) 
 	}
 	if !past.Remote {
 		if err := past.Refresh(ctx); err != nil {
-			a.log.Warn("look for news", "error", err)
+			a.warn("there may be newer snapshots: %s", errorText(err))
 		}
 	}
 	return past, nil
@@ -91,6 +91,11 @@ func (a *app) withVolume(do func(*volume.Volume) error) error {
 	}
 	defer v.Close()
 	return do(v)
+}
+
+// warn tells what went wrong without ending the command.
+func (a *app) warn(format string, args ...any) {
+	fmt.Fprintf(a.stderr, "s4: warning: "+format+"\n", args...)
 }
 
 // print writes a result.

@@ -76,7 +76,7 @@ func (a *app) reporter() (volume.Reporter, func()) {
 	bar.redraw = isTerminal
 	r := volume.Reporter{
 		Note: func(text string) { bar.clear(); a.say("%s", text) },
-		Warn: func(text string) { bar.clear(); fmt.Fprintf(a.stderr, "s4: warning: %s\n", text) },
+		Warn: func(text string) { bar.clear(); a.warn("%s", text) },
 	}
 	if show {
 		r.Progress = bar.show

@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"path/filepath"
 	"strings"
 
 	gitconfig "github.com/go-git/go-git/v5/plumbing/format/config"
@@ -70,6 +71,9 @@ func (f *File) Bytes() []byte {
 // Save replaces the file atomically, readable by all but for secrets kept
 // elsewhere.
 func (f *File) Save() error {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
 	if err := atomicfile.Write(f.path, f.Bytes(), 0o644); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
 	}
