@@ -19,18 +19,27 @@ type buffer struct {
 // minPooled is the size in bytes below which reuse is not worth it.
 const minPooled = 16 << 10
 
+// idleBytes is how much memory a pool keeps for later.
+const idleBytes = 8 << 20
+
 // bufferPool holds free buffers by size class: four classes to each power of
-// two, so that at most a quarter of a buffer lies idle.
+// two, so that at most a quarter of a new buffer lies idle. Unlike a sync.Pool
+// it hands out a larger buffer before it makes one, and keeps a bounded number
+// of bytes: chunks vary in size by a factor of sixteen.
 type bufferPool struct {
-	free [256]sync.Pool
+	mu   sync.Mutex // guards what follows
+	free [poolClasses][]*buffer
+	idle int // bytes
 }
 
-// sizeClass is the smallest class whose buffers hold n ≥ 1 bytes, and their
+const poolClasses = 128
+
+// sizeClass is the smallest class whose buffers hold n ≥ 8 bytes, and their
 // size.
 func sizeClass(n int) (class, size int) {
-	shift := max(bits.Len(uint(n-1))-3, 0)
-	quarter := (n + 1<<shift - 1) >> shift // 4…8
-	return shift*8 + quarter, quarter << shift
+	shift := bits.Len(uint(n-1)) - 3
+	quarter := (n + 1<<shift - 1) >> shift // 5…8
+	return shift*4 + quarter - 5, quarter << shift
 }
 
 // get gives a buffer of n bytes with arbitrary content.
@@ -38,16 +47,39 @@ func (p *bufferPool) get(n int) *buffer {
 	var b *buffer
 	if n < minPooled {
 		b = &buffer{mem: make([]byte, n)}
-	} else {
-		class, size := sizeClass(n)
-		b, _ = p.free[class].Get().(*buffer)
-		if b == nil {
-			b = &buffer{mem: make([]byte, size), pool: p}
-		}
+	} else if b = p.reuse(n); b == nil {
+		_, size := sizeClass(n)
+		b = &buffer{mem: make([]byte, size), pool: p}
 	}
 	b.data = b.mem[:n]
 	b.refs.Store(1)
 	return b
+}
+
+// reuse gives a free buffer of up to half as much again as n bytes, nil if there is none.
+func (p *bufferPool) reuse(n int) *buffer {
+	class, _ := sizeClass(n)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := class; c < min(class+3, poolClasses); c++ {
+		if last := len(p.free[c]) - 1; last >= 0 {
+			b := p.free[c][last]
+			p.free[c] = p.free[c][:last]
+			p.idle -= len(b.mem)
+			return b
+		}
+	}
+	return nil
+}
+
+func (p *bufferPool) put(b *buffer) {
+	class, _ := sizeClass(len(b.mem))
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.idle+len(b.mem) <= idleBytes {
+		p.idle += len(b.mem)
+		p.free[class] = append(p.free[class], b)
+	}
 }
 
 // grow gives a buffer of n bytes that begins with b's first keep bytes, and
@@ -63,8 +95,7 @@ func (b *buffer) retain() { b.refs.Add(1) }
 
 func (b *buffer) release() {
 	if b.refs.Add(-1) == 0 && b.pool != nil {
-		class, _ := sizeClass(len(b.mem))
 		b.data = nil
-		b.pool.free[class].Put(b)
+		b.pool.put(b)
 	}
 }

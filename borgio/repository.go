@@ -41,8 +41,8 @@ const (
 	// fetchBytes bounds the objects that are in memory as they are stored;
 	// aheadBytes the plaintexts that are there before anyone asked for them,
 	// over all streams.
-	fetchBytes = 24 << 20
-	aheadBytes = 24 << 20
+	fetchBytes = 8 << 20
+	aheadBytes = 8 << 20
 )
 
 // Repository is an open repository. It is safe for concurrent use.
