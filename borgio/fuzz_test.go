@@ -1,0 +1,251 @@
+package borgio
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/base64"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/s4-storage/s4/borgio/internal/msgpack"
+)
+
+// Every parser of what a repository or server says must refuse nonsense
+// without panic and without memory beyond its stated bound. The seeds are real.
+
+// frozenObjects gives the plaintexts of what a frozen repository stores.
+func frozenObjects(f *testing.F) (manifest, archive []byte, items [][]byte, stored [][]byte) {
+	r, err := Open(f.Context(), Location{Path: "testdata/mode-none"}, Options{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	defer r.Close()
+	plain := func(id ID) []byte {
+		raw, err := r.store.get(f.Context(), id, 0)
+		if err != nil {
+			f.Fatal(err)
+		}
+		stored = append(stored, bytes.Clone(raw.data))
+		b, err := r.object(f.Context(), id, unknownSize, maxMetadataSize)
+		if err != nil {
+			f.Fatal(err)
+		}
+		return b.data
+	}
+	m, err := r.Manifest(f.Context())
+	if err != nil {
+		f.Fatal(err)
+	}
+	a, err := r.Archive(f.Context(), m.Archives[0].ID)
+	if err != nil {
+		f.Fatal(err)
+	}
+	manifest, archive = plain(manifestID), plain(a.ID)
+	for _, id := range a.Items {
+		items = append(items, plain(id))
+	}
+	return manifest, archive, items, stored
+}
+
+func FuzzSegment(f *testing.F) {
+	for _, n := range []string{"0", "1", "2", "3"} {
+		b, err := os.ReadFile("testdata/mode-none/data/0/" + n)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, pool := bytes.NewReader(in), &bufferPool{}
+		_ = walkSegment(r, int64(len(in)), func(off int64, e entry) error {
+			if off+int64(e.size) > int64(len(in)) {
+				t.Fatalf("entry of %d bytes at %d of %d", e.size, off, len(in))
+			}
+			if b, err := readPut(r, off, e.id, 100, pool); err == nil {
+				if len(b.data) != int(e.size)-putHeaderSize {
+					t.Fatalf("object of %d bytes in an entry of %d", len(b.data), e.size)
+				}
+				b.release()
+			}
+			return nil
+		})
+		_, _ = isCommitted(r, int64(len(in)))
+	})
+}
+
+func FuzzIndex(f *testing.F) {
+	head := []byte("BORG_IDX\x01\x00\x00\x00\x02\x00\x00\x00\x20\x08")
+	f.Add(append(head, make([]byte, 80)...), []byte{})
+	integrity, err := os.ReadFile("testdata/mode-none/integrity.9")
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(append(head, bytes.Repeat([]byte{0xff}, 80)...), integrity)
+	f.Fuzz(func(t *testing.T, in, integrity []byte) {
+		digests, _ := parseIntegrity(integrity)
+		_ = checkIndex("index.9", in, digests)
+		if x, err := parseIndex(in); err == nil {
+			x.lookup(ID{1, 2, 3})
+			x.lookup(ID{})
+		}
+	})
+}
+
+func FuzzManifest(f *testing.F) {
+	manifest, archive, _, _ := frozenObjects(f)
+	f.Add(manifest)
+	f.Add(archive)
+	k := &key{mode: mode{name: "none"}, typ: typePlain}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if _, auth, err := parseManifest(in); err == nil && auth.known {
+			_ = k.checkTAM(in, auth.at, auth.salt, "manifest")
+		}
+		if a, auth, err := parseArchive(ID{}, in); err == nil {
+			if 32*len(a.Items) > len(in) {
+				t.Fatal("more items than bytes")
+			}
+			if auth.known {
+				_ = k.checkTAM(in, auth.at, auth.salt, "archive")
+			}
+		}
+	})
+}
+
+func FuzzItems(f *testing.F) {
+	_, _, items, _ := frozenObjects(f)
+	for _, b := range items {
+		f.Add(b, 100)
+	}
+	f.Fuzz(func(t *testing.T, in []byte, cut int) {
+		// However the stream is cut into pieces, the same items come out.
+		read := func(pieces ...[]byte) (paths []string, rest int, err error) {
+			s := itemStream{warn: func(string) {}}
+			for _, p := range pieces {
+				_, err = s.feed(p, func(it *Item, _ error) bool {
+					if !safePath(it.Path) || strings.Contains("/"+it.Path+"/", "/../") {
+						t.Fatalf("path %q", it.Path)
+					}
+					paths = append(paths, it.Path)
+					return true
+				})
+				if err != nil {
+					break
+				}
+			}
+			return paths, len(s.rest), err
+		}
+		if cut < 0 || cut > len(in) {
+			cut = len(in) / 2
+		}
+		whole, rest, err := read(in)
+		pieces, rest2, err2 := read(in[:cut], in[cut:])
+		if strings.Join(whole, "\n") != strings.Join(pieces, "\n") || (err == nil) != (err2 == nil) || err == nil && rest != rest2 {
+			t.Fatalf("%q, %d, %v in one piece; %q, %d, %v in two", whole, rest, err, pieces, rest2, err2)
+		}
+	})
+}
+
+func FuzzKey(f *testing.F) {
+	conf, err := readConfig("testdata/mode-repokey-blake2")
+	if err != nil {
+		f.Fatal(err)
+	}
+	blob, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(conf.key, "\n", ""))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(blob)
+	f.Add(msgpack.AppendBytes(msgpack.AppendBytes(msgpack.AppendMap(nil, 1), "id_key"), make([]byte, 128)))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		if k, err := parseKeyText(base64.StdEncoding.EncodeToString(in)); err == nil && k.iterations < 10 {
+			_, _ = k.open("s4-test")
+		}
+		if m, err := parseKeyMaterial(in); err == nil {
+			for typ := range byte(8) {
+				_, _ = newKey(typ, m)
+			}
+		}
+	})
+}
+
+func FuzzDecompress(f *testing.F) {
+	for _, c := range []string{"none", "lz4", "zstd-3", "zlib-6", "lzma-6", "obfuscate-110-lz4"} {
+		s, err := openLocal(f.Context(), "testdata/comp-"+c, &bufferPool{}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			f.Fatal(err)
+		}
+		b, err := s.get(f.Context(), manifestID, 0)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(bytes.Clone(b.data[1:]), 100)
+		s.close()
+	}
+	d, err := newDecompressor(&bufferPool{})
+	if err != nil {
+		f.Fatal(err)
+	}
+	const limit = 1 << 20
+	f.Fuzz(func(t *testing.T, in []byte, size int) {
+		if b, err := d.decompress(in, unknownSize, limit); err == nil {
+			if len(b.data) > limit {
+				t.Fatalf("%d bytes", len(b.data))
+			}
+			again, err := d.decompress(in, len(b.data), limit)
+			if err != nil || !bytes.Equal(again.data, b.data) {
+				t.Fatalf("with its size known: %v", err)
+			}
+		}
+		if size = max(size, 0); size <= limit {
+			if b, err := d.decompress(in, size, limit); err == nil && len(b.data) != size {
+				t.Fatalf("%d bytes where %d are due", len(b.data), size)
+			}
+		}
+	})
+}
+
+func FuzzFrame(f *testing.F) {
+	f.Add([]byte("\x82\xa1i\x01\xa1r\xa3abc"))
+	f.Add([]byte("\x82\xa1i\x01\xafexception_class\xaeObjectNotFound"))
+	f.Add(packCall(7, "get", []arg{{"id", msgpack.AppendBytes(nil, make([]byte, 32))}}))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, pool := bufio.NewReader(bytes.NewReader(in)), &bufferPool{}
+		for {
+			b, err := readFrame(r, pool)
+			if err != nil {
+				return
+			}
+			if err := msgpack.NewReader(b.data).Skip(); err != nil {
+				t.Fatalf("frame %x: %v", b.data, err)
+			}
+			if rep, err := parseReply(b.data); err == nil {
+				_, _, _ = serverVersion(rep.result)
+			}
+			b.release()
+		}
+	})
+}
+
+// TestBombsAreRefused feeds small payloads that would unpack to far more than
+// a caller allows.
+func TestBombsAreRefused(t *testing.T) {
+	d, err := newDecompressor(&bufferPool{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	lz4 := append([]byte{compLZ4, 0, 0x1f, 'a', 1, 0}, bytes.Repeat([]byte{255}, 1<<16)...)
+	zstd := []byte{compZstd, 0, 0x28, 0xb5, 0x2f, 0xfd, 0xe4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}
+	for name, bomb := range map[string][]byte{"lz4": lz4, "zstd": zstd} {
+		for _, size := range []int{unknownSize, 1000} {
+			if b, err := d.decompress(bomb, size, 1<<20); err == nil {
+				t.Errorf("%s: %d bytes came out", name, len(b.data))
+			}
+		}
+	}
+	if _, err := newXZReader(append([]byte(xzMagic), make([]byte, 6)...), 1000); err == nil {
+		t.Error("xz: an empty container was accepted")
+	}
+}
