@@ -72,21 +72,43 @@ func (a *adder) displace(dir int64, path string) error {
 		return err
 	}
 	for _, id := range rows {
-		switch {
-		case id > a.firstVersion:
-			if _, err := a.c.exec("DELETE FROM version WHERE id = ?", id); err != nil {
-				return err
-			}
-			a.added.NewVersions--
-		case a.seen.has(id):
-			a.seen.clear(id)
-		default:
-			continue
+		out, err := a.takeOut(id)
+		if err != nil {
+			return err
 		}
-		a.added.Items--
-		a.skip(path, "no directory, but other items lie in it")
+		if out {
+			a.skip(path, "no directory, but other items lie in it")
+		}
 	}
 	return nil
+}
+
+// takeOut takes a row out of the snapshot again, if it is in it.
+func (a *adder) takeOut(id int64) (out bool, err error) {
+	switch {
+	case id > a.firstVersion:
+		_, err = a.c.exec("DELETE FROM version WHERE id = ?", id)
+		a.added.NewVersions--
+	case a.seen.has(id):
+		err = a.unsee(id)
+	default:
+		return false, nil
+	}
+	a.added.Items--
+	return true, err
+}
+
+// unsee undoes what was done when a row was seen.
+func (a *adder) unsee(id int64) error {
+	a.seen.clear(id)
+	if a.before == 0 || a.after == 0 {
+		return nil
+	}
+	if _, err := a.c.exec("UPDATE version SET until = ? WHERE id = ? AND until = ?", a.before, id, a.key); err != nil {
+		return err
+	}
+	_, err := a.c.exec("UPDATE version SET since = ? WHERE id = ? AND since = ?", a.after, id, a.key)
+	return err
 }
 
 // dropDuplicates finds paths that have both a row seen and a row inserted: an
@@ -115,7 +137,9 @@ func (a *adder) dropDuplicates(context.Context) error {
 		a.skip(path, "a name in it twice in the archive")
 		a.added.Items--
 		if p.newChild != 0 && p.oldChild == 0 {
-			a.seen.clear(p.old)
+			if err := a.unsee(p.old); err != nil {
+				return err
+			}
 			continue
 		}
 		if _, err := a.c.exec("DELETE FROM version WHERE id = ?", p.new); err != nil {

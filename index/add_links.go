@@ -38,6 +38,9 @@ func (a *adder) releaseLinks(ctx context.Context) error {
 	if !a.links {
 		return nil
 	}
+	if err := a.adoptFirst(ctx); err != nil {
+		return err
+	}
 	var (
 		group   string
 		content []byte
@@ -64,4 +67,64 @@ func (a *adder) releaseLinks(ctx context.Context) error {
 		}
 		return a.put(text(row[1]), false, appendMeta(nil, &e, owner), content)
 	})
+}
+
+// adoptFirst completes the groups whose first member did not say that it is
+// one, as in archives of Borg 1.0: it is among the ordinary entries.
+func (a *adder) adoptFirst(ctx context.Context) error {
+	var groups []string
+	err := a.c.query("SELECT grp FROM temp.link GROUP BY grp HAVING sum(path = grp) = 0", nil, func(row []driver.Value) error {
+		groups = append(groups, text(row[0]))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for _, path := range groups {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		found, err := a.adopt(path)
+		if err != nil {
+			return err
+		}
+		if !found {
+			a.skip(path, "missing, but other items are hard links of it")
+		}
+	}
+	return nil
+}
+
+func (a *adder) adopt(path string) (found bool, err error) {
+	dir, name, ok, err := placeOfPath(a.c, a.chain, path)
+	if err != nil || !ok {
+		return false, err
+	}
+	type member struct {
+		id            int64
+		meta, content driver.Value
+	}
+	var rows []member
+	err = a.c.query("SELECT id, meta, content FROM version WHERE dir = ? AND name = ? AND child = 0", []driver.Value{dir, []byte(name)},
+		func(row []driver.Value) error {
+			rows = append(rows, member{row[0].(int64), row[1], row[2]})
+			return nil
+		})
+	if err != nil {
+		return false, err
+	}
+	for _, r := range rows {
+		out, err := a.takeOut(r.id)
+		if err != nil {
+			return false, err
+		}
+		if !out || found {
+			continue
+		}
+		found = true
+		if _, err := a.c.exec("INSERT INTO temp.link VALUES (?, ?, ?, ?)", []byte(path), []byte(path), r.meta, r.content); err != nil {
+			return false, err
+		}
+	}
+	return found, nil
 }

@@ -22,26 +22,19 @@ type PathVersion struct {
 // snapshot, the path was missing. A path that never was is fs.ErrNotExist.
 func (x *Index) Versions(ctx context.Context, num int64, path string) (versions []PathVersion, err error) {
 	err = x.consistently(ctx, func(c *conn) error {
-		dir, ok, err := c.integer("SELECT -chain FROM snapshot WHERE num = ?", num)
+		chain, ok, err := c.integer("SELECT chain FROM snapshot WHERE num = ?", num)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			return absent(c, num)
 		}
-		// A path's directories are the same through all snapshots.
-		name := ""
-		if path != "" {
-			for elem := range strings.SplitSeq(path, "/") {
-				dir, ok, err = c.integer("SELECT id FROM dir WHERE parent = ? AND name = ?", dir, []byte(name))
-				if err != nil {
-					return err
-				}
-				if !ok {
-					return fs.ErrNotExist
-				}
-				name = elem
-			}
+		dir, name, ok, err := placeOfPath(c, chain, path)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return fs.ErrNotExist
 		}
 		versions, err = x.scanVersions(c, `SELECT `+entryColumns+`, v.since, v.until FROM version v
 			WHERE v.dir = ? AND v.name = ? ORDER BY v.since`, num, dir, []byte(name))
@@ -54,6 +47,23 @@ func (x *Index) Versions(ctx context.Context, num int64, path string) (versions 
 		return nil, fmt.Errorf("versions of %q: %w", path, err)
 	}
 	return versions, nil
+}
+
+// placeOfPath gives the directory and the name of a path's versions. No
+// snapshot is needed: a path's directories are the same in all of a chain.
+func placeOfPath(c *conn, chain int64, path string) (dir int64, name string, ok bool, err error) {
+	dir = -chain
+	if path == "" {
+		return dir, "", true, nil
+	}
+	for elem := range strings.SplitSeq(path, "/") {
+		dir, ok, err = c.integer("SELECT id FROM dir WHERE parent = ? AND name = ?", dir, []byte(name))
+		if err != nil || !ok {
+			return 0, "", false, err
+		}
+		name = elem
+	}
+	return dir, name, true, nil
 }
 
 // Deleted gives at most limit names, bytewise after the given one, that the
