@@ -31,7 +31,8 @@ type Tree interface {
 	// List gives up to limit entries of a directory with names after the
 	// given one, in a fixed order. Fewer than limit means there are no more.
 	List(ctx context.Context, num, dir int64, after string, limit int) ([]snapshot.Entry, error)
-	// Stat finds an entry by its version number.
+	// Stat finds an entry by its version number. The number may be outdated,
+	// if the source has merged versions since; then the entry has another.
 	Stat(ctx context.Context, num, version int64) (snapshot.Entry, error)
 }
 

@@ -39,7 +39,8 @@
 //	directory           its node id
 //	file                bit 63 and the version: equal in all snapshots in which
 //	                    the file is unchanged
-//	hard-link group     bits 63 and 61, the snapshot and the group's LinkID
+//	hard-link group     bits 63, 62 and 61, and 61 bits mixed from the snapshot
+//	                    and the group's LinkID
 //
 // Bit 63 keeps them apart from the live side's numbers, which have it cleared.
 //

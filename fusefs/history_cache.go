@@ -34,10 +34,10 @@ func (c *entryCache) get(k entryKey) (snapshot.Entry, bool) {
 	return e, ok
 }
 
-func (c *entryCache) add(num int64, e snapshot.Entry) {
+func (c *entryCache) add(k entryKey, e snapshot.Entry) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.put(entryKey{num, e.Version}, e)
+	c.put(k, e)
 }
 
 // put needs mu held.

@@ -164,7 +164,7 @@ func (f *historyFS) entryPager(n node, hide string) pager {
 					return nil, err
 				}
 				if e.Mode&syscall.S_IFMT == syscall.S_IFDIR {
-					f.entries.add(n.num, *e) // it may well be listed next
+					f.entries.add(entryKey{n.num, e.Version}, *e) // it may well be listed next
 				}
 				page = append(page, c)
 			}

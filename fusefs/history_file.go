@@ -92,7 +92,7 @@ func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (f
 }
 
 // read fills buf, which lies within the file.
-func (h *historyFile) read(ctx context.Context, src Content, buf []byte, off int64) error {
+func (h *historyFile) read(ctx context.Context, src History, buf []byte, off int64) error {
 	file, err := h.file(ctx, src)
 	if err != nil {
 		return fmt.Errorf("open content: %w", err)
@@ -110,7 +110,7 @@ func (h *historyFile) read(ctx context.Context, src Content, buf []byte, off int
 
 // file opens the content if that has not been done. One that could not be
 // opened is tried again by the next read.
-func (h *historyFile) file(ctx context.Context, src Content) (snapshot.File, error) {
+func (h *historyFile) file(ctx context.Context, src History) (snapshot.File, error) {
 	if file := h.content.Load(); file != nil {
 		return *file, nil
 	}
@@ -124,6 +124,12 @@ func (h *historyFile) file(ctx context.Context, src Content) (snapshot.File, err
 		return *file, nil
 	}
 	file, err := src.Open(ctx, h.num, h.entry)
+	if errors.Is(err, fs.ErrNotExist) { // an outdated version number, perhaps
+		var e snapshot.Entry
+		if e, err = src.Stat(ctx, h.num, h.entry.Version); err == nil {
+			file, err = src.Open(ctx, h.num, e)
+		}
+	}
 	if err != nil {
 		return nil, err
 	}

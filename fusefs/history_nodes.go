@@ -80,13 +80,14 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 		return node{kind: kindMoment, id: id, num: num, info: info}, nil
 	}
 	_, num, version := splitID(id)
-	e, ok := f.entries.get(entryKey{num, version})
+	key := entryKey{num, version} // by the number asked for: see Tree.Stat
+	e, ok := f.entries.get(key)
 	if !ok {
 		var err error
 		if e, err = f.history.Stat(ctx, num, version); err != nil {
 			return node{}, err
 		}
-		f.entries.add(num, e)
+		f.entries.add(key, e)
 	}
 	return node{kind: kindEntry, id: id, num: num, entry: e}, nil
 }
@@ -175,7 +176,7 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 	if err != nil {
 		return child{}, err
 	}
-	f.entries.add(n.num, e)
+	f.entries.add(entryKey{n.num, e.Version}, e)
 	return f.entryChild(n, &e)
 }
 
@@ -225,7 +226,7 @@ func (f *historyFS) snapshotChild(ctx context.Context, info snapshot.Info) (chil
 	if err != nil {
 		return child{}, err
 	}
-	f.entries.add(info.Num, e)
+	f.entries.add(entryKey{info.Num, e.Version}, e)
 	id, err := entryID(false, info.Num, e.Version)
 	if err != nil {
 		return child{}, err

@@ -67,12 +67,22 @@ func inode(id uint64, num int64, e *snapshot.Entry) uint64 {
 	case e.Mode&syscall.S_IFMT == syscall.S_IFDIR:
 		return id
 	case e.LinkID != 0:
-		// Group ids are small numbers in practice; larger ones are folded.
-		group := (e.LinkID ^ e.LinkID>>versionBits) & maxVersion
-		return bitHistory | bitSpecial | uint64(num)<<versionBits | group
+		// Group ids may use all of their 64 bits. Two groups of a snapshot
+		// with one inode number would be linked together by whoever copies
+		// them, so as many bits as possible are kept: 61, well mixed.
+		return bitHistory | bitRootView | bitSpecial | mix(e.LinkID, uint64(num))>>3
 	default:
 		return bitHistory | uint64(e.Version)
 	}
+}
+
+// mix scatters a, which stays distinct for a given b (the finalizer of
+// splitmix64, a bijection).
+func mix(a, b uint64) uint64 {
+	a += b * 0x9e3779b97f4a7c15
+	a = (a ^ a>>30) * 0xbf58476d1ce4e5b9
+	a = (a ^ a>>27) * 0x94d049bb133111eb
+	return a ^ a>>31
 }
 
 // blockSize is what the history side reports as the best size for reads.
