@@ -12,7 +12,8 @@ import (
 // Timeline tells which snapshots there are.
 type Timeline interface {
 	// Timeline lists the snapshots, oldest first, with Dir set. One whose
-	// Num is 0 or that is not Indexed is not shown.
+	// Num is 0 is not shown. One that is not Indexed is listed, but Tree is
+	// asked only when somebody enters it, and may take its time then.
 	Timeline(ctx context.Context) ([]snapshot.Info, error)
 	// Resolve finds the snapshot that a TIME means; an unknown one wraps
 	// fs.ErrNotExist.

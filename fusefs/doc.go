@@ -29,7 +29,8 @@
 //	bit  62      seen from the mount's root (a repository mount); a directory
 //	             may have one parent only, so the same directory below
 //	             history/ needs another id
-//	bit  61      set: a fixed node or a moment link (then bits 0–60 say which)
+//	bit  61      set: a fixed node, a moment link or a snapshot's directory
+//	             (then bits 0–60 say which)
 //	bits 36–60   snapshot number
 //	bits 0–35    version number
 //

@@ -33,6 +33,9 @@ type fakeHistory struct {
 	// broken makes reading the named file fail, hung makes it wait.
 	broken, hung string
 	opened       int // calls of Open
+
+	// unindexed snapshots can be entered once the channel is closed.
+	unindexed map[int64]chan struct{}
 }
 
 type fakeSnap struct {
@@ -178,6 +181,16 @@ func (h *fakeHistory) Root(ctx context.Context, num int64) (snapshot.Entry, erro
 	if err != nil {
 		return snapshot.Entry{}, err
 	}
+	h.mu.Lock()
+	ready := h.unindexed[num]
+	h.mu.Unlock()
+	if ready != nil {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			return snapshot.Entry{}, ctx.Err()
+		}
+	}
 	return s.entries[s.root], nil
 }
 
@@ -227,6 +240,23 @@ func (h *fakeHistory) Open(_ context.Context, num int64, e snapshot.Entry) (snap
 	return &fakeFile{
 		Reader: bytes.NewReader(s.content[e.Version]), broken: e.Name == h.broken, hung: e.Name == h.hung,
 	}, nil
+}
+
+// holdBack makes the newest snapshot one that is not indexed; calling the
+// result ends that.
+func (h *fakeHistory) holdBack() (index func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	i, ready := len(h.infos)-1, make(chan struct{})
+	h.infos[i].Indexed = false
+	h.unindexed = map[int64]chan struct{}{h.infos[i].Num: ready}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.infos[i].Indexed = true
+		close(ready)
+		h.signal()
+	}
 }
 
 // opens tells how often content was opened.

@@ -39,9 +39,12 @@ func (f *historyFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.O
 	if err != nil {
 		return f.fail("opendir", in.NodeId, err)
 	}
+	if err := f.enter(request(&in.InHeader, cancel), &n); err != nil {
+		return f.fail("opendir", in.NodeId, err)
+	}
 	d := &historyDir{id: in.NodeId, open: func() pager { return f.pager(n) }}
 	out.Fh = f.dirs.add(d)
-	if n.kind == kindEntry || n.kind == kindRoot && !f.root.follow {
+	if n.kind == kindEntry || n.kind == kindSnapshot || n.kind == kindRoot && !f.root.follow {
 		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
 	}
 	return fuse.OK

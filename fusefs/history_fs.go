@@ -69,7 +69,7 @@ func (f *historyFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string
 		c.fill(out)
 		return fuse.OK
 	}
-	if errnoOf(err) == syscall.ENOENT && (n.kind == kindEntry || n.kind == kindRoot && !f.root.follow) {
+	if errnoOf(err) == syscall.ENOENT && (n.kind == kindEntry || n.kind == kindSnapshot || n.kind == kindRoot && !f.root.follow) {
 		out.SetEntryTimeout(forever) // node id 0: there is no such name
 		return fuse.OK
 	}
@@ -174,7 +174,11 @@ func (f *historyFS) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.S
 	var err error
 	if h.NodeId == fuse.FUSE_ROOT_ID || h.NodeId == idDotS4 {
 		info, err = f.root.current(ctx, f.line)
-	} else if _, num, _ := splitID(h.NodeId); h.NodeId&bitSpecial == 0 {
+	} else {
+		num, ok := snapshotNum(h.NodeId)
+		if !ok && h.NodeId&bitSpecial == 0 {
+			_, num, _ = splitID(h.NodeId)
+		}
 		var m *moments
 		if m, err = f.line.get(ctx); err == nil {
 			info, _ = m.num(num)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"os"
 	"strings"
 	"syscall"
 	"time"
@@ -21,11 +22,12 @@ const (
 type kind int
 
 const (
-	kindEntry   kind = iota // of a snapshot
-	kindRoot                // of a repository mount: a snapshot's root and .s4
-	kindDotS4               // of a repository mount
-	kindHistory             // .s4/history
-	kindMoment              // a link in it
+	kindEntry    kind = iota // of a snapshot
+	kindRoot                 // of a repository mount: a snapshot's root and .s4
+	kindDotS4                // of a repository mount
+	kindHistory              // .s4/history
+	kindMoment               // a link in it
+	kindSnapshot             // a snapshot's directory in it
 )
 
 // node is what a node id stands for, as far as a request needs it.
@@ -33,8 +35,8 @@ type node struct {
 	kind  kind
 	id    uint64
 	num   int64          // snapshot; 0 where there is none
-	entry snapshot.Entry // for kindEntry and kindRoot with a snapshot; for kindDotS4 if the snapshot has its own
-	info  snapshot.Info  // for kindMoment
+	entry snapshot.Entry // zero if there is none or, for kindSnapshot, if it is not known yet
+	info  snapshot.Info  // for kindMoment and kindSnapshot
 }
 
 // rootView tells whether the node is reached from the mount's root.
@@ -79,6 +81,9 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 		}
 		return node{kind: kindMoment, id: id, num: num, info: info}, nil
 	}
+	if num, ok := snapshotNum(id); ok {
+		return f.snapshotNode(ctx, id, num)
+	}
 	_, num, version := splitID(id)
 	key := entryKey{num, version} // by the number asked for: see Tree.Stat
 	e, ok := f.entries.get(key)
@@ -90,6 +95,32 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 		f.entries.add(key, e)
 	}
 	return node{kind: kindEntry, id: id, num: num, entry: e}, nil
+}
+
+// snapshotNode is a snapshot's directory in .s4/history.
+func (f *historyFS) snapshotNode(ctx context.Context, id uint64, num int64) (node, error) {
+	m, err := f.line.get(ctx)
+	if err != nil {
+		return node{}, err
+	}
+	info, ok := m.num(num)
+	if !ok {
+		return node{}, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
+	}
+	n := node{kind: kindSnapshot, id: id, num: num, info: info}
+	if info.Indexed {
+		err = f.enter(ctx, &n)
+	}
+	return n, err
+}
+
+// enter makes sure that the root of a snapshot's directory is known. If the
+// index does not have the snapshot yet, this waits until it does.
+func (f *historyFS) enter(ctx context.Context, n *node) (err error) {
+	if n.kind == kindSnapshot && n.entry.Mode == 0 {
+		n.entry, err = f.history.Root(ctx, n.num)
+	}
+	return err
 }
 
 // rootNode is a repository mount's root.
@@ -132,6 +163,11 @@ func (f *historyFS) attr(ctx context.Context, n *node) (fuse.Attr, time.Duration
 		return entryAttr(n.id, n.num, &n.entry), forever, nil
 	case kindMoment:
 		return momentAttr(n.id, n.info), briefly, nil
+	case kindSnapshot:
+		if n.entry.Mode == 0 {
+			return pendingDir(n.id, n.info), briefly, nil
+		}
+		return entryAttr(n.id, n.num, &n.entry), forever, nil
 	case kindRoot, kindDotS4:
 		keep := f.root.keep()
 		if n.entry.Mode == 0 {
@@ -165,6 +201,9 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 		if name == nameHistory {
 			return f.fixedChild(ctx, nameHistory, idHistory)
 		}
+	}
+	if err := f.enter(ctx, n); err != nil {
+		return child{}, err
 	}
 	if n.entry.Mode == 0 { // made by us, with nothing else in it
 		return child{}, syscall.ENOENT
@@ -214,7 +253,7 @@ func (f *historyFS) entryChild(n *node, e *snapshot.Entry) (child, error) {
 		return child{}, err
 	}
 	c := child{name: e.Name, id: id, attr: entryAttr(id, n.num, e), keep: forever, keepAtt: forever}
-	if n.kind != kindEntry {
+	if n.kind == kindRoot || n.kind == kindDotS4 {
 		c.keep = f.root.keep()
 	}
 	return c, nil
@@ -222,16 +261,18 @@ func (f *historyFS) entryChild(n *node, e *snapshot.Entry) (child, error) {
 
 // snapshotChild is a snapshot's root as a name in .s4/history.
 func (f *historyFS) snapshotChild(ctx context.Context, info snapshot.Info) (child, error) {
-	e, err := f.history.Root(ctx, info.Num)
+	id, err := snapshotID(info.Num)
 	if err != nil {
 		return child{}, err
 	}
-	f.entries.add(entryKey{info.Num, e.Version}, e)
-	id, err := entryID(false, info.Num, e.Version)
-	if err != nil {
-		return child{}, err
+	n := node{kind: kindSnapshot, id: id, num: info.Num, info: info}
+	if info.Indexed {
+		if err := f.enter(ctx, &n); err != nil {
+			return child{}, err
+		}
 	}
-	return child{name: info.Dir, id: id, attr: entryAttr(id, info.Num, &e), keep: briefly, keepAtt: forever}, nil
+	a, keep, err := f.attr(ctx, &n)
+	return child{name: info.Dir, id: id, attr: a, keep: briefly, keepAtt: keep}, err
 }
 
 func momentChild(name string, info snapshot.Info) (child, error) {
@@ -256,6 +297,15 @@ func (f *historyFS) fixedChild(ctx context.Context, name string, id uint64) (chi
 func madeDir(id uint64, mtime int64) fuse.Attr {
 	a := fuse.Attr{Ino: id, Mode: syscall.S_IFDIR | 0o555, Nlink: 1, Blksize: blockSize}
 	setTimes(&a, mtime, 0, 0)
+	return a
+}
+
+// pendingDir is a snapshot's directory as long as its own metadata is not
+// known: only for the one who mounts, since its mode may forbid it to others.
+func pendingDir(id uint64, info snapshot.Info) fuse.Attr {
+	a := madeDir(id, unixNano(info.Time))
+	a.Mode = syscall.S_IFDIR | 0o500
+	a.Uid, a.Gid = uint32(os.Geteuid()), uint32(os.Getegid())
 	return a
 }
 

@@ -27,7 +27,7 @@ func newMountRoot(ctx context.Context, o *Options, l *line) (mountRoot, error) {
 		if err != nil {
 			return r, err
 		}
-		newest, ok := m.newest()
+		newest, ok := m.newestIndexed()
 		if !ok {
 			return r, fmt.Errorf("no snapshot to mount: %w", fs.ErrNotExist)
 		}
@@ -45,7 +45,7 @@ func (r *mountRoot) current(ctx context.Context, l *line) (snapshot.Info, error)
 	if err != nil {
 		return snapshot.Info{}, err
 	}
-	newest, _ := m.newest()
+	newest, _ := m.newestIndexed()
 	return newest, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -255,5 +256,33 @@ func TestNews(t *testing.T) {
 	eventually(t, time.Second, "pruned snapshot goes", func() bool {
 		_, err := os.Lstat(filepath.Join(history, first.Dir))
 		return errors.Is(err, os.ErrNotExist) && !slices.Contains(names(t, history), first.Dir)
+	})
+}
+
+// While the index fills, the time line is there at once; only who enters a
+// snapshot that is not indexed waits.
+func TestNotYetIndexed(t *testing.T) {
+	h, _, first, second := twoSnapshots(t)
+	index := h.holdBack()
+	history := filepath.Join(mountLive(t, newVolume(t), h, nil), ".s4/history")
+	if out := run(t, "ls", "-lL", history); !strings.Contains(out, second.Dir) || !strings.Contains(out, first.Dir) {
+		t.Errorf("listed: %s", out)
+	}
+	if got := read(t, filepath.Join(history, first.Dir, "sub/file")); got != "one" {
+		t.Error(got)
+	}
+	cat := exec.CommandContext(t.Context(), "cat", filepath.Join(history, "latest/sub/file"))
+	var out strings.Builder
+	cat.Stdout = &out
+	if err := cat.Start(); err != nil {
+		t.Fatal(err)
+	}
+	index()
+	if err := cat.Wait(); err != nil || out.String() != "two" {
+		t.Errorf("once indexed: %q, %v", out.String(), err)
+	}
+	eventually(t, time.Second, "its own mode", func() bool {
+		fi, err := os.Stat(filepath.Join(history, second.Dir))
+		return err == nil && fi.Mode().Perm() == 0o755
 	})
 }

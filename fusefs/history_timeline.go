@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -22,7 +23,7 @@ type moments struct {
 func newMoments(all []snapshot.Info) *moments {
 	m := &moments{byDir: make(map[string]int), byNum: make(map[int64]int), read: time.Now()}
 	for _, info := range all {
-		if info.Num == 0 || !info.Indexed || info.Dir == "" {
+		if info.Num == 0 || info.Dir == "" {
 			continue
 		}
 		m.byDir[info.Dir] = len(m.infos)
@@ -38,6 +39,17 @@ func (m *moments) newest() (snapshot.Info, bool) {
 		return snapshot.Info{}, false
 	}
 	return m.infos[len(m.infos)-1], true
+}
+
+// newestIndexed gives the newest snapshot that can be entered at once, or else
+// the newest.
+func (m *moments) newestIndexed() (snapshot.Info, bool) {
+	for _, info := range slices.Backward(m.infos) {
+		if info.Indexed {
+			return info, true
+		}
+	}
+	return m.newest()
 }
 
 func (m *moments) dir(name string) (snapshot.Info, bool) {

@@ -19,7 +19,9 @@ const (
 	maxVersion  = 1<<versionBits - 1
 	maxNum      = 1<<numBits - 1
 
-	bitMoment = 1 << 35 // in a special id: the low bits hold a snapshot number
+	// In a special id, when the low bits hold a snapshot number:
+	bitMoment   = 1 << 35 // a link to the snapshot
+	bitSnapshot = 1 << 34 // the snapshot's directory in .s4/history
 
 	idHistory uint64 = bitHistory | bitSpecial | 1 // .s4/history
 	idDotS4   uint64 = bitHistory | bitSpecial | 2 // .s4 of a repository mount
@@ -59,6 +61,20 @@ func momentID(num int64) (uint64, error) {
 // momentNum gives the snapshot number in a moment link's id.
 func momentNum(id uint64) (num int64, ok bool) {
 	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0
+}
+
+// snapshotID computes the node id of a snapshot's directory in .s4/history. It
+// does not need the index to know the snapshot's tree already.
+func snapshotID(num int64) (uint64, error) {
+	if num <= 0 || num > maxNum {
+		return 0, errIDRange
+	}
+	return bitHistory | bitSpecial | bitSnapshot | uint64(num), nil
+}
+
+// snapshotNum gives the snapshot number in such an id.
+func snapshotNum(id uint64) (num int64, ok bool) {
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0
 }
 
 // inode gives the inode number of an entry whose node id is id.

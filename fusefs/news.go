@@ -44,6 +44,11 @@ func (f *historyFS) tell(k kernel, shown, now *moments) {
 		if still, ok := now.dir(info.Dir); !ok || still.Num != info.Num {
 			k.EntryNotify(idHistory, info.Dir)
 			changed = true
+		} else if still.Indexed != info.Indexed {
+			if id, err := snapshotID(info.Num); err == nil {
+				k.InodeNotify(id, 0, 0) // its own metadata is known now
+			}
+			changed = true
 		}
 	}
 	for _, info := range now.infos {
