@@ -180,7 +180,7 @@ func TestFrozen(t *testing.T) {
 
 func TestPassphrasesAndKeys(t *testing.T) {
 	keys, _ := filepath.Abs("testdata/keys")
-	other, _ := filepath.Glob("testdata/keys/*keyfile_blake2")
+	other, _ := filepath.Glob("testdata/keys/keyfile-blake2")
 	never := func(context.Context) (string, error) {
 		t.Error("asked although the environment knows")
 		return "", nil
