@@ -153,7 +153,7 @@ func compareTree(t *testing.T, got map[string]entry, tree string) {
 	}
 }
 
-// rsh makes a program that stands in for ssh: it forgets about the host and
+// rsh makes a shell script that stands in for ssh: it forgets about the host and
 // runs the command here. It adds a line to the file calls each time.
 func rsh(t testing.TB) (program, calls string) {
 	dir := t.TempDir()
@@ -166,7 +166,7 @@ func rsh(t testing.TB) (program, calls string) {
 }
 
 func remoteOptions(t testing.TB, program string) borgio.Options {
-	return borgio.Options{Environ: environ("BORG_RSH="+program, "BORG_PASSPHRASE=s4-test", "BORG_BASE_DIR="+os.Getenv("BORG_BASE_DIR"))}
+	return borgio.Options{Environ: environ("BORG_RSH=/bin/sh "+program, "BORG_PASSPHRASE=s4-test", "BORG_BASE_DIR="+os.Getenv("BORG_BASE_DIR"))}
 }
 
 // TestDifferential compares a tree, what borg says of its archive, and what is

@@ -16,7 +16,7 @@ import (
 	"github.com/s4-storage/s4/borgio"
 )
 
-// script makes an executable shell script to stand in for ssh.
+// script makes a shell script to stand in for ssh.
 func script(t testing.TB, body string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "rsh")
@@ -50,7 +50,7 @@ func TestRemoteFailures(t *testing.T) {
 			loc, _ := borgio.ParseLocation("h:/r")
 			begun := time.Now()
 			_, err := borgio.Open(t.Context(), loc, borgio.Options{
-				Environ: environ("BORG_RSH=" + script(t, c.script)), Timeout: 2 * time.Second,
+				Environ: environ("BORG_RSH=/bin/sh " + script(t, c.script)), Timeout: 2 * time.Second,
 			})
 			if !errors.Is(err, c.want) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %v", err)
