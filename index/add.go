@@ -355,4 +355,5 @@ func (b *bitset) without(other *bitset) iter.Seq[int64] {
 	}
 }
 
-var errNoTree = errors.New("chain has no root")
+// errNoTree says that a directory is not connected to its chain.
+var errNoTree = errors.New("directory row missing")

@@ -113,7 +113,7 @@ func (x *Index) List(ctx context.Context, num, dir int64, after string, limit in
 		if err == nil && len(entries) < limit {
 			// A snapshot deleted between two pages must not look like a
 			// directory that ends here.
-			if err = absent(c, num); errors.Is(err, fs.ErrNotExist) && err == fs.ErrNotExist {
+			if err = absent(c, num); err == fs.ErrNotExist { // bare: merely nothing more
 				err = nil
 			}
 		}
