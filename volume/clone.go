@@ -150,10 +150,10 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 	if target == nil {
 		o.Report.warn("%s holds no snapshots: the volume is empty", loc)
 	} else {
-		result.Snapshot = *target
-		if err := past.ensure(ctx, *target, o.Report); err != nil {
+		if err := past.ensure(ctx, target, o.Report); err != nil {
 			return nil, err
 		}
+		result.Snapshot = *target
 		if err := v.identify(ctx, past, *target); err != nil {
 			return nil, err
 		}
@@ -162,7 +162,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		}
 	}
 	if name == "" {
-		name = cloneName(v.Name(), dir)
+		name = cloneName(v.Name(), loc, dir)
 	}
 	if err := v.finishClone(loc, name, o.Name != "", result); err != nil {
 		return result, err
@@ -213,9 +213,13 @@ func cloneTarget(ctx context.Context, past *Past, loc borgio.Location, at string
 	return &line[len(line)-1], nil
 }
 
-func cloneName(own, dir string) string {
-	if own != "" {
-		return own
+// cloneName is what a clone is called: what the snapshot says, else what the
+// repository is called, else what the directory is.
+func cloneName(own string, loc borgio.Location, dir string) string {
+	for _, name := range []string{own, path.Base(loc.Path)} {
+		if CheckName(name) == nil {
+			return name
+		}
 	}
 	return filepath.Base(dir)
 }

@@ -121,18 +121,21 @@ func (p *Past) ensureRoot(ctx context.Context, s *snapshot.Info, report Reporter
 		if err != nil || len(line) == 0 {
 			return err
 		}
-		s = &line[len(line)-1]
+		last := line[len(line)-1]
+		s = &last
 	}
-	return p.ensure(ctx, *s, report)
+	return p.ensure(ctx, s, report)
 }
 
 // ensure indexes one snapshot before all others.
-func (p *Past) ensure(ctx context.Context, s snapshot.Info, report Reporter) error {
+func (p *Past) ensure(ctx context.Context, s *snapshot.Info, report Reporter) error {
 	if s.Indexed {
 		return nil
 	}
 	report.note("Reading the names of %s", s.Name)
-	return p.Ensure(ctx, s.Num)
+	err := p.Ensure(ctx, s.Num)
+	s.Indexed = err == nil
+	return err
 }
 
 // serve mounts and stays until the end, looking for news meanwhile.

@@ -131,7 +131,7 @@ func (v *Volume) refuseChanges(ctx context.Context, past *Past) error {
 
 // bring makes the live tree equal to target and records that it is the base.
 func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, report Reporter) (*worktree.Result, error) {
-	if err := past.ensure(ctx, target, report); err != nil {
+	if err := past.ensure(ctx, &target, report); err != nil {
 		return nil, err
 	}
 	root, o, done, err := v.worktree(ctx)
