@@ -261,8 +261,9 @@ func checkMountpoint(mountpoint string, report Reporter) error {
 
 // ClearStale takes away a mount of ours that has lost its process, and says so.
 func ClearStale(mountpoint string, report Reporter) error {
-	if state, err := fusefs.State(mountpoint); err != nil || state != fusefs.MountedStale {
-		return nil // whatever else is there, others look at
+	// Whatever else is there, others look at.
+	if state, _ := fusefs.State(mountpoint); state != fusefs.MountedStale {
+		return nil
 	}
 	if err := fusefs.Unmount(mountpoint, true); err != nil {
 		return fmt.Errorf("clear the dead mount at %s away: %w", mountpoint, err)

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/borgcmd"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/worktree"
 )
 
 // lockWait is how long a push waits for the repository's lock, in seconds.
@@ -199,11 +201,16 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, view *View
 	comment := history.FormatComment(o.Message, v.ID(), id, parent)
 	result.Snapshot = snapshot.Info{ID: id, Parent: parent, Volume: v.ID(), Name: name, Time: now, Message: o.Message}
 
+	total, err := v.measure(ctx, view, o.Report)
+	if err != nil {
+		return err
+	}
 	var last borgcmd.Progress
 	events := borgcmd.Events{
 		Progress: func(p borgcmd.Progress) {
 			last = p
-			o.Report.progress(Progress{Verb: "pushing", Files: p.Files, Bytes: p.Original, Path: p.Path})
+			o.Report.progress(Progress{Verb: "pushing", Files: p.Files, TotalFiles: total.TotalFiles,
+				Bytes: p.Original, TotalBytes: total.TotalBytes, Path: p.Path})
 		},
 		Warning: func(text string) {
 			if strings.Contains(text, "[Errno 2]") { // went away while we looked: not in this snapshot
@@ -245,8 +252,29 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, view *View
 	result.Snapshot.Handle = created.Archive.ID
 	stats := created.Archive.Stats
 	result.Files, result.Size, result.Added = stats.Files, stats.Size, stats.Added
-	o.Report.progress(Progress{Verb: "pushing", Files: max(last.Files, stats.Files), Bytes: stats.Size, Done: true})
+	o.Report.progress(Progress{Verb: "pushing", Files: max(last.Files, stats.Files), TotalFiles: total.TotalFiles,
+		Bytes: stats.Size, TotalBytes: total.TotalBytes, Done: true})
 	return nil
+}
+
+// measure finds out how much there is to push, where somebody watches.
+func (v *Volume) measure(ctx context.Context, view *View, report Reporter) (Progress, error) {
+	var total Progress
+	if report.Progress == nil {
+		return total, nil
+	}
+	root, err := worktree.Open(view.Root)
+	if err != nil {
+		return total, fmt.Errorf("open volume: %w", err)
+	}
+	defer root.Close()
+	for live, err := range root.Walk(ctx, worktree.Options{Exclude: private}) {
+		if err == nil && live.Mode&unix.S_IFMT == unix.S_IFREG {
+			total.TotalFiles++
+			total.TotalBytes += live.Size
+		}
+	}
+	return total, ctx.Err()
 }
 
 func (v *Volume) compression(remote string) string {

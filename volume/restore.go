@@ -30,7 +30,7 @@ type Restore struct {
 	options  worktree.Options
 	force    bool
 	report   Reporter
-	done     func() error
+	done     func()
 }
 
 // PlanRestore works out what a restore would change. Paths that the snapshot
@@ -47,7 +47,7 @@ func (v *Volume) PlanRestore(ctx context.Context, past *Past, o RestoreOptions) 
 	if err != nil {
 		return nil, err
 	}
-	r := &Restore{Snapshot: s, volume: v, tree: t, force: o.Force, report: o.Report, done: func() error { return nil }}
+	r := &Restore{Snapshot: s, volume: v, tree: t, force: o.Force, report: o.Report, done: func() {}}
 	paths := make([]string, len(o.Paths))
 	for i, p := range o.Paths {
 		if paths[i], err = cleanPath(p); err != nil {
@@ -87,7 +87,7 @@ func (r *Restore) openTarget(dir string) error {
 	if err != nil {
 		return fmt.Errorf("restore to %s: %w", dir, err)
 	}
-	r.root, r.done = root, root.Close
+	r.root, r.done = root, func() { _ = root.Close() }
 	return nil
 }
 
@@ -145,8 +145,7 @@ func (r *Restore) Apply(ctx context.Context) (worktree.Result, error) {
 }
 
 // Close lets go of the directory and of the volume's lock.
-func (r *Restore) Close() error {
-	err := r.done()
+func (r *Restore) Close() {
+	r.done()
 	r.volume.unlock()
-	return err
 }

@@ -69,8 +69,8 @@ func (t tree) holds(ctx context.Context, path string) (bool, error) {
 }
 
 // worktree opens the files on disk together with what is known of them.
-func (v *Volume) worktree(ctx context.Context) (*worktree.Root, worktree.Options, func() error, error) {
-	root, err := worktree.Open(v.Root)
+func (v *Volume) worktree(ctx context.Context) (root *worktree.Root, o worktree.Options, done func(), err error) {
+	root, err = worktree.Open(v.Root)
 	if err != nil {
 		return nil, worktree.Options{}, nil, fmt.Errorf("open volume: %w", err)
 	}
@@ -82,8 +82,12 @@ func (v *Volume) worktree(ctx context.Context) (*worktree.Root, worktree.Options
 	if err != nil {
 		return nil, worktree.Options{}, nil, errors.Join(err, root.Close())
 	}
-	o := worktree.Options{Stamps: stamps, Exclude: private}
-	return root, o, func() error { return errors.Join(stamps.Close(), root.Close()) }, nil
+	o = worktree.Options{Stamps: stamps, Exclude: private}
+	return root, o, func() {
+		if err := errors.Join(stamps.Close(), root.Close()); err != nil {
+			v.log.Warn("close working tree", "error", err)
+		}
+	}, nil
 }
 
 // private is what never enters a snapshot and never comes from one.

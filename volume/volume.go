@@ -187,13 +187,13 @@ func (v *Volume) path(elem ...string) string {
 // View is a tree that holds still while it is pushed.
 type View struct {
 	Root  string // directory to read
-	Close func() error
+	Close func()
 }
 
 // view gives the consistent view that a push reads. A plain directory can
 // only be read as it stands; borg then reports files that changed meanwhile.
 func (v *Volume) view() (*View, error) {
-	return &View{Root: v.Root, Close: func() error { return nil }}, nil
+	return &View{Root: v.Root, Close: func() {}}, nil
 }
 
 // InitOptions choose what Init makes.

@@ -89,7 +89,7 @@ func readyPipe() (*os.File, bool) {
 	if err != nil {
 		return nil, false
 	}
-	os.Unsetenv(readyFD)
+	_ = os.Unsetenv(readyFD)
 	unix.CloseOnExec(fd)
 	return os.NewFile(uintptr(fd), "ready"), true
 }

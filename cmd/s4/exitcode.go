@@ -9,7 +9,7 @@ import (
 	"github.com/s4-storage/s4/snapshot"
 )
 
-// Exit codes, documented in docs/exit-codes.md and stable.
+// Exit codes, documented in docs/manual.md and stable.
 const (
 	exitDone        = 0
 	exitFailed      = 1
