@@ -105,7 +105,7 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	if err := v.createArchive(ctx, repo, view, o, result); err != nil {
 		return nil, err
 	}
-	err = v.settlePush(ctx, past, known, source, result, o.Report)
+	err = v.settlePush(ctx, past, known, held, result, o.Report)
 	v.deleteArchives(ctx, repo, leftovers)
 	return result, err
 }
@@ -199,7 +199,7 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, view *View
 	}
 	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), now.Format(snapshot.DirFormat), id[:8])
 	comment := history.FormatComment(o.Message, v.ID(), id, parent)
-	result.Snapshot = snapshot.Info{ID: id, Parent: parent, Volume: v.ID(), Name: name, Time: now, Message: o.Message}
+	result.Snapshot = snapshot.Info{Source: history.BorgSourceID(repo.ID().String()), ID: id, Parent: parent, Volume: v.ID(), Name: name, Time: now, Message: o.Message}
 
 	total, err := v.measure(ctx, view, o.Report)
 	if err != nil {
@@ -287,9 +287,14 @@ func (v *Volume) compression(remote string) string {
 }
 
 // settlePush records a committed push: base, what was seen, the index.
-func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositoryState, source string, result *PushResult, report Reporter) error {
-	result.Snapshot.Source = source
+func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositoryState, held []snapshot.Info, result *PushResult, report Reporter) error {
 	known.see(result.Snapshot.Handle)
+	// What was pushed over with --force is no news any more.
+	for _, s := range held {
+		if s.Volume == "" || s.Volume == v.ID() {
+			known.see(s.Handle)
+		}
+	}
 	known.LastPush = time.Now().UTC()
 	v.state.Base = markOf(result.Snapshot)
 	v.state.Arriving = nil

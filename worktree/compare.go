@@ -157,10 +157,10 @@ func isDevice(mode uint32) bool {
 }
 
 // sameMtime allows for borg, which moves times before 1970 to 0 and those
-// after 2038 to the end of 32-bit time, on platforms it thinks need it.
+// after 2038 to two days before the end of 32-bit time.
 func sameMtime(l *Live, e *snapshot.Entry) bool {
-	const end = math.MaxInt32 * int64(1e9)
-	return l.Mtime == e.Mtime || e.Mtime == 0 && l.Mtime < 0 || e.Mtime/1e9 == math.MaxInt32 && l.Mtime > end
+	const end = (math.MaxInt32 - 2*24*60*60) * int64(1e9)
+	return l.Mtime == e.Mtime || e.Mtime == 0 && l.Mtime < 0 || e.Mtime >= end && l.Mtime > e.Mtime
 }
 
 // madeUp tells whether e stands for a directory that the archive does not
