@@ -151,7 +151,13 @@ func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo 
 	workers.Go(func() { p.follow(ctx, a) })
 	workers.Go(func() {
 		<-ctx.Done()
-		if err := server.Unmount(); err != nil {
+		err := server.Unmount()
+		if errors.Is(err, syscall.EBUSY) {
+			// Told to end, we leave the directory now; who has files open
+			// in it is served until they are closed.
+			err = fusefs.Unmount(mountpoint, true)
+		}
+		if err != nil {
 			a.logger().Warn("unmount", "mountpoint", mountpoint, "error", err)
 		}
 	})

@@ -25,8 +25,10 @@ type LogCmd struct {
 func (LogCmd) Help() string {
 	return `Lists the volume's snapshots from all its remotes on one time line, newest first; with a path, its versions. The index answers; no remote is asked unless told to.
 
-Examples: s4 log -n 10
-          s4 log notes.txt`
+Examples:
+
+  s4 log -n 10
+  s4 log notes.txt`
 }
 
 // Run does it.

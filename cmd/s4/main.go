@@ -44,7 +44,7 @@ type CLI struct {
 
 // Globals are the options every command has.
 type Globals struct {
-	Dir      string `short:"C" placeholder:"DIR" help:"Work as if started in DIR." env:"-"`
+	Dir      string `short:"C" placeholder:"DIR" help:"Work as if started in DIR."`
 	JSON     bool   `name:"json" help:"Print the result as one JSON document."`
 	Quiet    bool   `short:"q" help:"Print nothing but results and errors."`
 	Verbose  int    `short:"v" type:"counter" help:"Log more (-vv: all) to stderr; S4_LOG sets a level too."`
@@ -113,6 +113,9 @@ func runContext(ctx context.Context, args []string, stdin io.Reader, stdout, std
 			}
 		}
 	}()
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
 	parsed, err := parser.Parse(args)
 	if err != nil {
 		return hint.With(fmt.Errorf("%w: %w", snapshot.ErrUsage, err), "see: s4 --help")

@@ -25,9 +25,11 @@ type MountCmd struct {
 func (MountCmd) Help() string {
 	return `In a volume: shows the live files, to read and write, plus .s4/history/ with a directory for every snapshot. With a repository's URL: shows that, read-only. Returns as soon as the mount answers and goes on in the background; end it with s4 umount.
 
-Examples: s4 mount
-          s4 mount /mnt/photos
-          s4 mount nas:/backups/repo /mnt/backup --at yesterday`
+Examples:
+
+  s4 mount
+  s4 mount /mnt/photos
+  s4 mount nas:/backups/repo /mnt/backup --at yesterday`
 }
 
 // Run does it.

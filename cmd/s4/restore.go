@@ -22,8 +22,10 @@ type RestoreCmd struct {
 func (RestoreCmd) Help() string {
 	return `Brings paths back as they were, each whole or not at all; what the snapshot does not have stays. It shows what it changes. What no snapshot holds is never overwritten without --force.
 
-Examples: s4 restore yesterday -- notes.txt photos/2024
-          s4 restore 2026-11-01 --to /tmp/november`
+Examples:
+
+  s4 restore yesterday -- notes.txt photos/2024
+  s4 restore 2026-11-01 --to /tmp/november`
 }
 
 // Run does it.
