@@ -1,0 +1,149 @@
+// Command bench times s4 and its peers side by side on the same machine, in
+// one run, on the same data.
+//
+// # Words
+//
+//   - corpus: the made-up tree of files; the same seed gives the same bytes.
+//   - history: the snapshots of the corpus, a few files changed between each
+//     two, as each tool's own repository; s4 reads borg's.
+//   - big: a second repository that holds one large file.
+//   - tool: a program under measure: s4, borg and, where they are installed,
+//     restic and kopia. All that is particular to one is in its [tool].
+//   - old: the snapshot most measures look at, one sixth into the history;
+//     another: one from its middle.
+//   - measure: one figure, such as the seconds from mount to the first list of
+//     snapshots. A sample is its value in one run, a result the median.
+//
+// # What is warm
+//
+// Every sample is taken on a fresh mount by a fresh process, but for those
+// that say otherwise. Before, each tool has once listed every snapshot it is
+// measured on, so s4's index and the peers' own caches are filled, and the
+// repositories are in the kernel's page cache as far as memory allows. Tools
+// take turns within each measure, in an order that rotates with every run.
+//
+// What is read is compared with what was written: a figure for wrong bytes is
+// an error.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1) //nolint:forbidigo // this is main
+	}
+}
+
+// options are what the command line and the environment choose.
+type options struct {
+	params
+	Runs  int      // samples of each measure
+	Only  []string // groups of measures; empty for all
+	Tools []string // empty for all that are installed
+	S4    string   // the program under test
+	Dir   string   // where data is kept for later runs; "" for a temporary one
+	Out   string   // where results.json goes
+	Limit time.Duration
+}
+
+func parse(args []string, stderr io.Writer) (options, error) {
+	o := options{params: defaultParams()}
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	f.SetOutput(stderr)
+	f.IntVar(&o.Files, "files", o.Files, "`number` of files in the corpus")
+	f.IntVar(&o.Snapshots, "snapshots", o.Snapshots, "`number` of snapshots")
+	f.Int64Var(&o.Big, "big", o.Big, "size of the big file in `bytes`")
+	f.Uint64Var(&o.Seed, "seed", o.Seed, "of everything random")
+	f.IntVar(&o.Runs, "runs", 3, "samples of each measure")
+	f.StringVar(&o.S4, "s4", "bin/s4", "the `program` under test")
+	f.StringVar(&o.Dir, "dir", "", "`directory` for corpus and repositories, kept for the next run (default: a temporary one)")
+	f.StringVar(&o.Out, "out", "bench.out", "`directory` for results.json")
+	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
+	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", "))
+	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(toolNames, ", "))
+	// Each flag has an environment variable, for make bench.
+	var bad error
+	f.VisitAll(func(g *flag.Flag) {
+		if v := os.Getenv("BENCH_" + strings.ToUpper(g.Name)); v != "" {
+			if err := f.Set(g.Name, v); err != nil {
+				bad = fmt.Errorf("BENCH_%s: %w", strings.ToUpper(g.Name), err)
+			}
+		}
+	})
+	if bad != nil {
+		return o, bad
+	}
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	var err error
+	if o.Only, err = words(*only, groupNames()); err != nil {
+		return o, err
+	}
+	if o.Tools, err = words(*tools, toolNames); err != nil {
+		return o, err
+	}
+	if f.NArg() > 0 || o.Runs < 1 {
+		return o, errors.New("usage: bench [flags]; see -help")
+	}
+	return o, o.check()
+}
+
+// words splits a comma-separated list of known words.
+func words(list string, known []string) ([]string, error) {
+	var all []string
+	for _, w := range strings.Split(list, ",") {
+		switch w = strings.TrimSpace(w); {
+		case w == "":
+		case !slices.Contains(known, w):
+			return nil, fmt.Errorf("unknown %q, not one of %s", w, strings.Join(known, ", "))
+		default:
+			all = append(all, w)
+		}
+	}
+	return all, nil
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	o, err := parse(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b, err := newBench(o, stderr)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.prepare(ctx); err != nil {
+		return err
+	}
+	r := b.newReport(ctx)
+	err = b.measure(ctx, r)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	r.finish()
+	if werr := r.write(o.Out, stdout); werr != nil {
+		return errors.Join(err, werr)
+	}
+	return err
+}

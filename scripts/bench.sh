@@ -1,0 +1,13 @@
+#!/bin/sh
+# Times s4 and its peers side by side: bench.sh PATH-TO-S4 [FLAGS]. Every flag
+# has an environment variable too, for make bench: BENCH_DIR keeps corpus and
+# repositories for the next run, BENCH_FILES, BENCH_SNAPSHOTS, BENCH_BIG (bytes),
+# BENCH_RUNS and BENCH_ONLY make it smaller. See -help.
+set -eu
+
+s4=$(realpath "${1:?usage: bench.sh PATH-TO-S4 [FLAGS]}")
+shift
+cd "$(dirname "$0")/.."
+go build -o bin/s4-bench ./e2e/bench
+# The program is to get Ctrl-C itself, to unmount.
+exec bin/s4-bench -s4 "$s4" "$@"
