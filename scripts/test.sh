@@ -7,6 +7,9 @@ set -eu
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
+mounts() { grep -E ' fuse\.s4 ' /proc/mounts | sort || true; }
+loops() { losetup -ln -O NAME,BACK-FILE 2>/dev/null | sort || true; }
+before="$(mounts; loops)"
 go test -race -count=1 -timeout 40m -v ./... >"$log" 2>&1 || status=$?
 
 # One line a package, the failures whole, and the skips with their reasons.
@@ -19,12 +22,15 @@ failed=$(grep -cE '^\s*--- FAIL' "$log" || true)
 skipped=$(grep -cE '^\s*--- SKIP' "$log" || true)
 if [ "$skipped" != 0 ]; then
 	echo "skipped:"
-	grep -A3 -E '^\s*--- SKIP' "$log" | grep -vE '^--$|--- PASS|=== ' || true
+	# The reason stands before the verdict.
+	grep -B1 -E '^\s*--- SKIP' "$log" | grep -vE '^--$|^=== ' || true
 fi
 
-left=$(grep -E ' fuse\.s4 ' /proc/mounts || true)
-if [ -n "$left" ]; then
-	echo "mounts left over:"; echo "$left"; status=1
+after="$(mounts; loops)"
+if [ "$after" != "$before" ]; then
+	echo "mounts and loop devices before the run:"; echo "$before"
+	echo "and after it:"; echo "$after"
+	status=1
 fi
 echo "$passed passed, $failed failed, $skipped skipped"
 exit "$status"

@@ -161,3 +161,27 @@ func (p *Past) snapshotOf(ctx context.Context, m *mark) (snapshot.Info, error) {
 	}
 	return snapshot.Info{}, fmt.Errorf("snapshot %s is no longer kept anywhere: %w", m.ID, fs.ErrNotExist)
 }
+
+// descends tells whether m was made on top of s, as far as parents are recorded.
+func (p *Past) descends(ctx context.Context, m *mark, s snapshot.Info) (bool, error) {
+	if m == nil {
+		return false, nil
+	}
+	line, err := p.Timeline(ctx)
+	if err != nil {
+		return false, err
+	}
+	parents := make(map[string]string, len(line))
+	for _, i := range line {
+		parents[i.ID] = i.Parent
+	}
+	for id := parents[m.ID]; id != ""; {
+		if id == s.ID {
+			return true, nil
+		}
+		next := parents[id]
+		delete(parents, id) // a forged circle ends
+		id = next
+	}
+	return false, nil
+}

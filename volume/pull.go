@@ -64,7 +64,13 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 		return nil, err
 	}
 	result.Snapshot = target
-	if v.state.Arriving == nil && v.state.Base.is(target) {
+	upToDate := v.state.Base.is(target)
+	if o.At == "" && !upToDate {
+		if upToDate, err = past.descends(ctx, v.state.Base, target); err != nil {
+			return nil, err
+		}
+	}
+	if v.state.Arriving == nil && upToDate {
 		result.UpToDate = true
 		if !o.Force {
 			return result, v.state.save()

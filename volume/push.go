@@ -102,7 +102,7 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		known.LastPush = time.Now().UTC()
 		return result, v.state.save()
 	}
-	if err := v.createArchive(ctx, repo, view, o, result); err != nil {
+	if err := v.createArchive(ctx, repo, held, view, o, result); err != nil {
 		return nil, err
 	}
 	err = v.settlePush(ctx, past, known, held, result, o.Report)
@@ -190,9 +190,9 @@ func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Re
 }
 
 // createArchive runs borg create over the view.
-func (v *Volume) createArchive(ctx context.Context, repo *repository, view *View, o PushOptions, result *PushResult) error {
+func (v *Volume) createArchive(ctx context.Context, repo *repository, held []snapshot.Info, view *View, o PushOptions, result *PushResult) error {
 	id := uuid.NewString()
-	now := time.Now().UTC().Truncate(time.Second)
+	now := pushTime(time.Now(), held, o.Report)
 	parent := ""
 	if v.state.Base != nil {
 		parent = v.state.Base.ID
@@ -275,6 +275,23 @@ func (v *Volume) measure(ctx context.Context, view *View, report Reporter) (Prog
 		}
 	}
 	return total, ctx.Err()
+}
+
+// pushTime is the time of a new archive, to the second: now, but always after
+// every archive that is there. The order of times is the order of history,
+// even where two pushes share a second or a host's clock is ahead.
+func pushTime(now time.Time, held []snapshot.Info, report Reporter) time.Time {
+	const tolerable = time.Minute
+	t := now.UTC().Truncate(time.Second)
+	for _, s := range held {
+		if next := s.Time.UTC().Truncate(time.Second).Add(time.Second); next.After(t) {
+			t = next
+		}
+	}
+	if ahead := t.Sub(now); ahead > tolerable {
+		report.warn("the newest snapshot there is %s ahead of this host's clock; this one is dated after it", ahead.Round(time.Second))
+	}
+	return t
 }
 
 func (v *Volume) compression(remote string) string {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
@@ -261,5 +262,23 @@ func TestContains(t *testing.T) {
 		if got := contains(c.dir, c.path); got != c.want {
 			t.Errorf("contains(%s, %s) = %v", c.dir, c.path, got)
 		}
+	}
+}
+
+func TestPushTimeKeepsOrder(t *testing.T) {
+	at := func(s int) time.Time { return time.Date(2026, 11, 22, 12, 0, s, 0, time.UTC) }
+	held := []snapshot.Info{{Time: at(5)}, {Time: at(3)}}
+	warned := ""
+	report := Reporter{Warn: func(text string) { warned = text }}
+	for now, want := range map[int]int{9: 9, 5: 6, 2: 6} {
+		if got := pushTime(at(now).Add(time.Millisecond), held, report); !got.Equal(at(want)) {
+			t.Errorf("at second %d: %v, want second %d", now, got, want)
+		}
+	}
+	if warned != "" {
+		t.Errorf("warned of a few seconds: %s", warned)
+	}
+	if got := pushTime(at(0).Add(-time.Hour), held, report); !got.Equal(at(6)) || warned == "" {
+		t.Errorf("a clock an hour behind: %v, warning %q", got, warned)
 	}
 }
