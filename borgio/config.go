@@ -70,7 +70,7 @@ func newConfig(fields map[string]string) (c config, err error) {
 		return c, fmt.Errorf("%w: repository version %.20q", ErrUnsupported, version)
 	}
 	if c.id, err = ParseID(fields["id"]); err != nil {
-		return c, fmt.Errorf("%w: config: %v", ErrNotRepository, err)
+		return c, fmt.Errorf("%w: config: %w", ErrNotRepository, err)
 	}
 	c.segmentsPerDir, err = strconv.Atoi(fields["segments_per_dir"])
 	if err != nil || c.segmentsPerDir < 1 {

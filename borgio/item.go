@@ -55,11 +55,6 @@ type Xattr struct {
 	Value []byte
 }
 
-const (
-	modeType = 0o170000
-	modeLink = 0o120000
-)
-
 // itemParser decodes items one after the other into the same Item.
 type itemParser struct {
 	item        Item

@@ -117,7 +117,7 @@ func (k *key) id(plain []byte) ID { return k.hash(k.idKey, plain) }
 // decrypt authenticates a stored object and gives its payload, decrypted in
 // place and still compressed.
 func (k *key) decrypt(id ID, stored []byte) ([]byte, error) {
-	if len(stored) < 1 || stored[0] != k.typ && !(k.typ == typeRepokey && stored[0] == typePassphrase) {
+	if len(stored) < 1 || stored[0] != k.typ && (k.typ != typeRepokey || stored[0] != typePassphrase) {
 		return nil, damaged(id, "key type", "the object is not of mode %s", k.name)
 	}
 	if !k.encrypted {

@@ -60,7 +60,7 @@ func findKeyfile(env environment, id ID) (string, error) {
 		owner, text, err := readKeyfile(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return "", fmt.Errorf("%w: BORG_KEY_FILE: %v", ErrKeyMissing, err)
+			return "", fmt.Errorf("%w: BORG_KEY_FILE: %w", ErrKeyMissing, err)
 		case err != nil:
 			return "", fmt.Errorf("key file %s: %w", path, err)
 		case owner != id:
@@ -93,7 +93,7 @@ func readKeyfile(path string) (owner ID, text string, err error) {
 	defer f.Close()
 	r := bufio.NewReader(io.LimitReader(f, maxKeyBytes))
 	first, err := r.ReadString('\n')
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return owner, "", err
 	}
 	hexID, ok := strings.CutPrefix(strings.TrimSpace(first), keyfileMagic)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"math/rand/v2"
@@ -239,7 +240,7 @@ func readRanges(t *testing.T, r *borgio.Repository, e entry, path string) {
 				p := make([]byte, n)
 				got, err := f.ReadAtContext(t.Context(), p, int64(off))
 				end := min(off+n, len(want))
-				if got != end-off || !bytes.Equal(p[:got], want[off:end]) || err != nil && (err != io.EOF || got == n) {
+				if got != end-off || !bytes.Equal(p[:got], want[off:end]) || err != nil && (!errors.Is(err, io.EOF) || got == n) {
 					t.Errorf("read %d at %d: got %d, %v", n, off, got, err)
 				}
 			}

@@ -42,7 +42,7 @@ func readFrame(r *bufio.Reader, pool *bufferPool) (*buffer, error) {
 			head, err = r.Peek(msgpack.HeaderSize(head[0]))
 		}
 		if err != nil {
-			if n > 0 && err == io.EOF {
+			if n > 0 && errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return fail(err)

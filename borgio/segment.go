@@ -71,7 +71,7 @@ const firstRead = 64 << 10
 func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *bufferPool) (*buffer, error) {
 	b := pool.get(putHeaderSize + min(max(sizeHint, 0), firstRead))
 	n, err := r.ReadAt(b.data, off)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		b.release()
 		return nil, err
 	}
@@ -84,7 +84,7 @@ func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *bufferPool) (*
 		err = errors.New("entry holds another object")
 	case int(e.size) > n:
 		b = pool.grow(b, n, int(e.size))
-		if _, err = r.ReadAt(b.data[n:], off+int64(n)); err == io.EOF {
+		if _, err = r.ReadAt(b.data[n:], off+int64(n)); errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 	default:
@@ -120,7 +120,7 @@ func walkSegment(r io.ReaderAt, size int64, fn func(off int64, e entry) error) e
 	}
 	for off := int64(len(segmentMagic)); off < size; {
 		n, err := r.ReadAt(head[:min(int64(len(head)), size-off)], off)
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			return err
 		}
 		e, err := parseEntry(head[:n])

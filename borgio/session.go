@@ -50,7 +50,7 @@ type pendingCall struct {
 
 // startSession starts the program; it speaks to nobody yet.
 func startSession(argv, env []string, ownSession bool, pool *bufferPool, log *slog.Logger) (*session, error) {
-	cmd := exec.Command(argv[0], argv[1:]...)
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives the call that starts it; shut and kill end it
 	cmd.Env = env
 	if ownSession {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -48,7 +48,7 @@ func (b borgFile) Close() error { return b.f.Close() }
 
 func (b borgFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int, error) {
 	n, err := b.f.ReadAtContext(ctx, p, off)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = classify(err)
 	}
 	return n, err

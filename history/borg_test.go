@@ -160,7 +160,7 @@ func compareWithDisk(t *testing.T, root string, n snapshot.Node) {
 	if n.Mode != st.Mode || n.UID != st.Uid || n.GID != st.Gid || n.Mtime != st.Mtim.Nano() {
 		t.Errorf("%q: %+v, on disk %+v", n.Path, n.Entry, st)
 	}
-	if n.Mode&modeType == 0o100000 && (n.Size != st.Size || uint64(n.Nlink) != uint64(st.Nlink)) {
+	if n.Mode&modeType == 0o100000 && (n.Size != st.Size || n.Nlink != uint32(st.Nlink)) {
 		t.Errorf("%q: size %d, links %d; on disk %d, %d", n.Path, n.Size, n.Nlink, st.Size, st.Nlink)
 	}
 	if n.Mode&modeType == modeSymlink && n.Target != "sub/file" {

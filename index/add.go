@@ -342,7 +342,7 @@ func (b *bitset) has(n int64) bool {
 // without iterates over the numbers in b that are not in other.
 func (b *bitset) without(other *bitset) iter.Seq[int64] {
 	return func(yield func(int64) bool) {
-		for w := 0; w < len(b.words); w++ { // b may grow meanwhile
+		for w := 0; w < len(b.words); w++ { //nolint:intrange // b may grow meanwhile
 			if b.words[w] == 0 {
 				continue
 			}

@@ -105,8 +105,7 @@ func (c *conn) query(query string, args []driver.Value, each func(row []driver.V
 			return rows.Close()
 		}
 		if err != nil {
-			rows.Close()
-			return err
+			return errors.Join(err, rows.Close())
 		}
 	}
 }

@@ -142,7 +142,7 @@ func (x *Index) openCurrent(ctx context.Context) (_ *conn, err error) {
 	if err == nil {
 		err = migrate(ctx, c)
 		if err != nil {
-			c.close()
+			err = errors.Join(err, c.close())
 		}
 	}
 	if isCorrupt(err) {

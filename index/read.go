@@ -64,8 +64,16 @@ func (x *Index) one(ctx context.Context, num int64, query string, args ...driver
 	return e, err
 }
 
-// absent tells why nothing was found in snapshot num.
+// absent tells why nothing was found in snapshot num; it never gives nil.
 func absent(c *conn, num int64) error {
+	if err := present(c, num); err != nil {
+		return err
+	}
+	return fs.ErrNotExist
+}
+
+// present gives an error unless snapshot num is there and indexed.
+func present(c *conn, num int64) error {
 	indexed, ok, err := c.integer("SELECT indexed FROM snapshot WHERE num = ?", num)
 	switch {
 	case err != nil:
@@ -75,7 +83,7 @@ func absent(c *conn, num int64) error {
 	case indexed == 0:
 		return ErrNotIndexed
 	}
-	return fs.ErrNotExist
+	return nil
 }
 
 // Root gives the root of a snapshot's tree.
@@ -113,9 +121,7 @@ func (x *Index) List(ctx context.Context, num, dir int64, after string, limit in
 		if err == nil && len(entries) < limit {
 			// A snapshot deleted between two pages must not look like a
 			// directory that ends here.
-			if err = absent(c, num); err == fs.ErrNotExist { // bare: merely nothing more
-				err = nil
-			}
+			err = present(c, num)
 		}
 		return err
 	})

@@ -71,7 +71,7 @@ func placeOfPath(c *conn, chain int64, path string) (dir int64, name string, ok 
 // newest version of each.
 func (x *Index) Deleted(ctx context.Context, num, dir int64, after string, limit int) (versions []PathVersion, err error) {
 	err = x.consistently(ctx, func(c *conn) error {
-		if err := absent(c, num); err != fs.ErrNotExist {
+		if err := present(c, num); err != nil {
 			return err
 		}
 		versions, err = x.scanVersions(c, `SELECT `+entryColumns+`, v.since, v.until FROM version v

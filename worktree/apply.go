@@ -19,6 +19,7 @@ import (
 // Sync says when written files are made durable.
 type Sync int
 
+// The values of Sync.
 const (
 	SyncOnce Sync = iota // one syncfs at the end, before stamps are recorded
 	SyncEach             // each file before its rename, and one syncfs at the end
@@ -281,7 +282,7 @@ func (a *applier) sync() error {
 	if err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if err := unix.Syncfs(fd); err != nil {
 		return fmt.Errorf("sync: %w", err)
 	}

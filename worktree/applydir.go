@@ -30,7 +30,7 @@ func (a *applier) loosenDirs() {
 			if err != nil {
 				return err
 			}
-			defer unix.Close(fd)
+			defer closeFD(fd)
 			return unix.Chmod(procSelf(fd), d.old.Mode&0o7777|0o700)
 		})
 		if err != nil {
@@ -52,7 +52,7 @@ func (a *applier) makeDir(ctx context.Context, x *Action) error {
 	if err != nil {
 		return inTheWay(err)
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	if x.Old != nil {
 		if err := a.unmoved(dir, name, x); err != nil {
 			return err
@@ -121,7 +121,7 @@ func (a *applier) finishDir(path string, e *snapshot.Entry, op Op) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	if op == "" || madeUp(e) {
 		a.flag(&Action{Op: SetMeta, Path: path, New: e})
 		return unix.Chmod(procSelf(fd), e.Mode&0o7777)

@@ -22,7 +22,7 @@ func (a *applier) put(ctx context.Context, x *Action) error {
 	if err != nil {
 		return inTheWay(err)
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	if err := a.unmoved(dir, name, x); err != nil {
 		return err
 	}
@@ -38,7 +38,7 @@ func (a *applier) put(ctx context.Context, x *Action) error {
 		err = a.install(ctx, dir, temp, name, x)
 	}
 	if err != nil {
-		unix.Unlinkat(dir, temp, 0)
+		_ = unix.Unlinkat(dir, temp, 0) // else it is found as a leftover later
 		return err
 	}
 	a.done(x, ino)
@@ -72,7 +72,7 @@ func (a *applier) build(ctx context.Context, dir int, temp string, x *Action) (i
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return a.setMeta(fd, x.New)
 }
 
@@ -136,7 +136,7 @@ func (a *applier) setMetaOf(dir int, name string, x *Action) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
@@ -171,12 +171,12 @@ func (a *applier) link(ctx context.Context, x *Action) error {
 	if err != nil {
 		return inTheWay(err)
 	}
-	defer unix.Close(from)
+	defer closeFD(from)
 	dir, name, err := a.root.openParent(x.Path)
 	if err != nil {
 		return inTheWay(err)
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	if err := a.unmoved(dir, name, x); err != nil {
 		return err
 	}
@@ -192,7 +192,7 @@ func (a *applier) link(ctx context.Context, x *Action) error {
 		return err
 	}
 	if err := a.install(ctx, dir, temp, name, x); err != nil {
-		unix.Unlinkat(dir, temp, 0)
+		_ = unix.Unlinkat(dir, temp, 0) // else it is found as a leftover later
 		return err
 	}
 	a.done(x, l.Ino)
@@ -214,7 +214,7 @@ func (a *applier) remove(ctx context.Context, x *Action) error {
 	if err != nil {
 		return inTheWay(err)
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	err = a.unmoved(dir, name, x)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // somebody else did it

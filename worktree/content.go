@@ -86,7 +86,7 @@ func (r *Root) openFile(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(dir)
+	defer closeFD(dir)
 	l, err := statAt(dir, name)
 	if err != nil {
 		return nil, err

@@ -117,7 +117,7 @@ func (p *planner) row(w row) error {
 	case w.err != nil:
 		p.blind.at(w.path)
 		p.Problems = append(p.Problems, w.err)
-		return nil
+		return nil //nolint:nilerr // one bad path must not end the walk; the plan tells it
 	case w.live == nil && (w.target == nil || p.blind.covers(w.path)), p.blocked.covers(w.path):
 		return nil
 	}
@@ -226,7 +226,7 @@ func (p *planner) sameType(w row) error {
 		return nil
 	}
 	var meta, content bool // which of them is right already
-	base := Kind(Modified)
+	base := Modified
 	if w.base != nil {
 		if base, err = p.root.differs(w.live, w.base, w.stamp); err != nil {
 			return err
@@ -308,7 +308,7 @@ func (p *planner) finish() {
 	for id, members := range p.inodes {
 		for _, m := range members {
 			if m.entry != nil && m.op == "" {
-				p.Plan.links[id] = append(p.Plan.links[id], &stamped{m.path, m.entry, id.ino})
+				p.links[id] = append(p.links[id], &stamped{m.path, m.entry, id.ino})
 			}
 		}
 	}

@@ -59,10 +59,10 @@ func (r *Root) openDir(path string) (int, error) {
 	if !r.plain.Load() && len(path) < unix.PathMax {
 		how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
 		fd, err := again(func() (int, error) { return unix.Openat2(root, path, &how) })
-		switch err {
-		case unix.ENOSYS, unix.EPERM:
+		switch {
+		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
 			r.plain.Store(true)
-		case unix.EAGAIN: // a rename elsewhere raced with RESOLVE_BENEATH
+		case errors.Is(err, unix.EAGAIN): // a rename elsewhere raced with RESOLVE_BENEATH
 		default:
 			return fd, err
 		}
@@ -78,7 +78,7 @@ func openSteps(root int, path string, flags int) (int, error) {
 		}
 		fd, err := openat(at, name, flags, 0)
 		if at != root {
-			unix.Close(at)
+			closeFD(at)
 		}
 		if err != nil {
 			return -1, err
@@ -87,6 +87,10 @@ func openSteps(root int, path string, flags int) (int, error) {
 	}
 	return at, nil
 }
+
+// closeFD gives back a descriptor that nothing was written through, whose
+// closing has nothing to tell.
+func closeFD(fd int) { _ = unix.Close(fd) }
 
 // openParent opens the directory that holds path, which is not the root.
 func (r *Root) openParent(path string) (fd int, name string, err error) {
@@ -108,7 +112,7 @@ func (r *Root) at(path string, f func(dir int, name string) error) error {
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	return f(fd, name)
 }
 

@@ -132,7 +132,7 @@ func (s *Stamps) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // fails after Commit, and means nothing then
 	var application, version, tables int
 	for pragma, into := range map[string]*int{
 		"PRAGMA application_id":              &application,
@@ -204,13 +204,12 @@ func (s *Stamps) change(ctx context.Context, query string, run func(*sql.Stmt) e
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback()
+	defer func() { _ = tx.Rollback() }() // fails after Commit, and means nothing then
 	stmt, err := tx.PrepareContext(ctx, query)
 	if err != nil {
 		return err
 	}
-	defer stmt.Close()
-	if err := run(stmt); err != nil {
+	if err := errors.Join(run(stmt), stmt.Close()); err != nil {
 		return err
 	}
 	return tx.Commit()
@@ -230,7 +229,7 @@ func (s *Stamps) All(ctx context.Context, path string) iter.Seq2[Stamp, error] {
 			yield(Stamp{}, fmt.Errorf("read stamps: %w", err))
 			return
 		}
-		defer rows.Close()
+		defer func() { _ = rows.Close() }() // rows.Err tells all
 		for rows.Next() {
 			var key sql.RawBytes
 			var t Stamp

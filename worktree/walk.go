@@ -158,7 +158,7 @@ func (w *walker) read(ctx context.Context, path string) ([]found, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer unix.Close(fd)
+	defer closeFD(fd)
 	names, err := readNames(fd)
 	if err != nil {
 		return nil, err

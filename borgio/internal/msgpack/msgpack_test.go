@@ -59,7 +59,7 @@ func TestReadBackWhatWasWritten(t *testing.T) {
 	if err := r.Skip(); err != nil || r.Len() != 0 {
 		t.Fatalf("skip: %v, left %d", err, r.Len())
 	}
-	for n := range len(b) {
+	for n := range b {
 		r.Reset(b[:n])
 		if err := r.Skip(); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Fatalf("cut at %d: %v", n, err)
