@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -23,15 +24,7 @@ Example: s4 cat yesterday:notes.txt`
 
 // Run does it.
 func (c *CatCmd) Run(ctx context.Context, a *app) error {
-	return a.withVolume(func(v *volume.Volume) error {
-		past, err := a.past(ctx, v)
-		if err != nil {
-			return err
-		}
-		s, path, err := moment(ctx, past, c.When)
-		if err != nil {
-			return err
-		}
+	return a.withMoment(ctx, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
 		e, err := past.Find(ctx, s.Num, path)
 		if err != nil {
 			return err

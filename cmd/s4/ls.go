@@ -29,15 +29,7 @@ Example: s4 ls -l yesterday:photos/2024`
 
 // Run does it.
 func (c *LsCmd) Run(ctx context.Context, a *app) error {
-	return a.withVolume(func(v *volume.Volume) error {
-		past, err := a.past(ctx, v)
-		if err != nil {
-			return err
-		}
-		s, path, err := moment(ctx, past, c.When)
-		if err != nil {
-			return err
-		}
+	return a.withMoment(ctx, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
 		entries, err := c.list(ctx, past, s, path)
 		if err != nil {
 			return err

@@ -62,6 +62,22 @@ func (a *app) inVolume(v *volume.Volume, path string) (string, error) {
 	return rel, nil
 }
 
+// withMoment does something with the snapshot, and the path in it, that
+// TIME[:PATH] names in the volume the command was started in.
+func (a *app) withMoment(ctx context.Context, arg string, do func(*volume.Volume, *volume.Past, snapshot.Info, string) error) error {
+	return a.withVolume(func(v *volume.Volume) error {
+		past, err := a.past(ctx, v)
+		if err != nil {
+			return err
+		}
+		s, path, err := moment(ctx, past, arg)
+		if err != nil {
+			return err
+		}
+		return do(v, past, s, path)
+	})
+}
+
 // moment splits TIME:PATH. A TIME may hold colons itself (RFC 3339, before:…),
 // so the longest beginning that names a snapshot is taken.
 func moment(ctx context.Context, past *volume.Past, arg string) (snapshot.Info, string, error) {

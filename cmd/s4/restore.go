@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -30,15 +31,7 @@ Examples:
 
 // Run does it.
 func (c *RestoreCmd) Run(ctx context.Context, a *app) error {
-	return a.withVolume(func(v *volume.Volume) error {
-		past, err := a.past(ctx, v)
-		if err != nil {
-			return err
-		}
-		s, path, err := moment(ctx, past, c.When)
-		if err != nil {
-			return err
-		}
+	return a.withMoment(ctx, c.When, func(v *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
 		report, done := a.reporter()
 		o := volume.RestoreOptions{When: s.Dir, Force: c.Force, Report: report}
 		if path != "" {

@@ -103,7 +103,7 @@ type machine struct {
 }
 
 var notes = []string{
-	"Medians. The ratio is how many times better s4 is than borg: borg/s4, and s4/borg for speed.",
+	"Medians. borg/s4 is how many times better s4 is than borg; for MB/s it is s4/borg.",
 	"Each sample has a fresh mount. Indexes, the tools' caches and the page cache below are warm.",
 	"s4 and borg read the same repository, unencrypted; restic and kopia always encrypt.",
 }
@@ -218,11 +218,13 @@ func (r *report) write(dir string, w io.Writer) error {
 		fmt.Fprintf(w, "%s: %s\n", name, r.Versions[name])
 	}
 	fmt.Fprintln(w)
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight|tabwriter.DiscardEmptyColumns)
-	fmt.Fprintf(t, "measure\t%s\tratio\t\n", strings.Join(toolNames, "\t"))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	// Titles stand to the left, though the table is set to the right.
+	title := func(s string) { fmt.Fprintf(t, "%-38s\t", s) }
+	title("measure")
+	fmt.Fprintf(t, "%s\tborg/s4\t\n", strings.Join(toolNames, "\t"))
 	for _, res := range r.Results {
-		// Titles stand to the left, though the table is set to the right.
-		fmt.Fprintf(t, "%-38s\t", res.Title)
+		title(res.Title)
 		for _, name := range toolNames {
 			v, ok := res.Median[name]
 			fmt.Fprint(t, format(v, ok, res.Unit), "\t")
