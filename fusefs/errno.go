@@ -7,6 +7,8 @@ import (
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"github.com/s4-storage/s4/snapshot"
 )
 
 // errnoOf says what a program that made the call is told. A bare errno, as
@@ -21,6 +23,10 @@ func errnoOf(err error) syscall.Errno {
 		return errno
 	}
 	switch {
+	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrUnreachable):
+		// What lacks an object is there all the same, though the error may say
+		// of the object that it does not exist.
+		return syscall.EIO
 	case errors.Is(err, fs.ErrNotExist):
 		return syscall.ENOENT
 	case errors.Is(err, context.Canceled):

@@ -2,8 +2,6 @@ package fusefs
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"sync"
 	"syscall"
 
@@ -191,7 +189,7 @@ func (f *historyFS) listMoments(ctx context.Context) ([]child, error) {
 	var page []child
 	for _, info := range m.infos {
 		c, err := f.snapshotChild(ctx, info)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errnoOf(err) == syscall.ENOENT {
 			continue // gone since
 		}
 		if err != nil {

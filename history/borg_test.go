@@ -2,8 +2,10 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -71,7 +73,7 @@ func TestBorgRepository(t *testing.T) {
 	hasACL := unix.Lsetxattr(filepath.Join(b.dir, "stays"), posixacl.AccessXattr, acl, 0) == nil
 
 	b.run("init", "-e", "none", repo)
-	b.run("create", "--comment", FormatComment("the first", "vol", "snap-1", ""), repo+"::v-1", ".")
+	b.run("create", "-C", "none", "--comment", FormatComment("the first", "vol", "snap-1", ""), repo+"::v-1", ".")
 	must(t, os.WriteFile(filepath.Join(b.dir, "sub/new"), []byte("new"), 0o644))
 	b.run("create", "--comment", FormatComment("", "vol", "snap-2", "snap-1"), repo+"::v-2", ".")
 
@@ -142,6 +144,26 @@ func TestBorgRepository(t *testing.T) {
 		t.Fatalf("after deletion: %+v", now)
 	}
 
+	// What the repository has lost is damage, not a name that is missing.
+	lossy := NewBorgSource(id, open, nil)
+	defer lossy.Close()
+	h, _ = newHistory(t, lossy)
+	must(t, h.Refresh(t.Context()))
+	must(t, h.Fill(t.Context(), FillOptions{}))
+	removeLargest(t, filepath.Join(repo, "data/0"))
+	num := line(t, h)[0].Num
+	e, err := h.Find(t.Context(), num, "stays")
+	must(t, err)
+	f, err := h.Open(t.Context(), num, e)
+	must(t, err)
+	defer f.Close()
+	if _, err := f.ReadAtContext(t.Context(), make([]byte, 10), 0); !errors.Is(err, snapshot.ErrDamaged) {
+		t.Errorf("read of a lost object: %v", err)
+	}
+	if _, err := f.WriteTo(io.Discard); !errors.Is(err, snapshot.ErrDamaged) {
+		t.Errorf("copy of a lost object: %v", err)
+	}
+
 	// A repository that was replaced is noticed.
 	replaced := NewBorgSource(strings.Repeat("0", 64), open, nil)
 	defer replaced.Close()
@@ -166,6 +188,21 @@ func compareWithDisk(t *testing.T, root string, n snapshot.Node) {
 	if n.Mode&modeType == modeSymlink && n.Target != "sub/file" {
 		t.Errorf("%q leads to %q", n.Path, n.Target)
 	}
+}
+
+// removeLargest removes the largest file in dir.
+func removeLargest(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	largest := slices.MaxFunc(entries, func(a, b os.DirEntry) int {
+		x, err := a.Info()
+		must(t, err)
+		y, err := b.Info()
+		must(t, err)
+		return cmp.Compare(x.Size(), y.Size())
+	})
+	must(t, os.Remove(filepath.Join(dir, largest.Name())))
 }
 
 // TestBorgUnreachable: a repository that cannot be opened is not tried again
