@@ -75,3 +75,14 @@ func BenchmarkStream(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkManifest looks at a repository that does not change.
+func BenchmarkManifest(b *testing.B) {
+	r, _ := benchArchive(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := r.Manifest(b.Context()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

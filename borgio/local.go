@@ -24,10 +24,13 @@ type localStore struct {
 	log  *slog.Logger
 	pool *bufferPool
 
-	refreshing sync.Mutex // one refresh at a time; held during I/O
+	refreshing sync.Mutex // one refresh at a time; held during I/O; guards what follows
+	newest     int64      // the last segment when it was last looked for
+	seen       signature  // of what view is a view of; zero: look again
 
 	mu     sync.RWMutex // guards what follows; lookups hold it for reading
 	view   *view        // nil before the first renew and once closed
+	states uint64       // views so far
 	closed bool
 	lost   map[uint32]bool
 	files  map[uint32]*os.File
@@ -50,7 +53,7 @@ func openLocal(ctx context.Context, dir string, pool *bufferPool, log *slog.Logg
 	if _, err := os.Stat(filepath.Join(dir, "data")); err != nil {
 		return nil, fmt.Errorf("%w: %s has no data directory", ErrNotRepository, dir)
 	}
-	s := &localStore{dir: dir, conf: conf, log: log, pool: pool, files: map[uint32]*os.File{}}
+	s := &localStore{dir: dir, conf: conf, log: log, pool: pool, newest: noSegment, files: map[uint32]*os.File{}}
 	if err := s.renew(ctx, false); err != nil {
 		return nil, err
 	}
@@ -75,7 +78,12 @@ func pause(ctx context.Context, attempt int) error {
 	}
 }
 
-func (s *localStore) refresh(ctx context.Context) error { return s.renew(ctx, false) }
+func (s *localStore) refresh(ctx context.Context) (state uint64, err error) {
+	err = s.renew(ctx, false)
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.states, err
+}
 
 // renew opens a new view if the repository changed. With check, an index that
 // was opened without comparing its digest is compared now.
@@ -94,6 +102,17 @@ func (s *localStore) renew(ctx context.Context, check bool) error {
 }
 
 func (s *localStore) tryRenew(ctx context.Context, check bool) error {
+	sig, settled := sign(s.dir, s.conf.segmentsPerDir, s.newest)
+	s.mu.RLock()
+	old, closed := s.view, s.closed
+	s.mu.RUnlock()
+	switch {
+	case closed:
+		return ErrClosed
+	case settled && sig == s.seen && (old.checked || !check):
+		return nil
+	}
+	s.seen = signature{}
 	conf, err := readConfig(s.dir)
 	if err != nil {
 		return err
@@ -101,30 +120,33 @@ func (s *localStore) tryRenew(ctx context.Context, check bool) error {
 	if conf.id != s.conf.id {
 		return fmt.Errorf("%w: %s was replaced by another repository", ErrNotRepository, s.dir)
 	}
-	tx, err := currentTransaction(ctx, s.dir, s.conf.segmentsPerDir)
+	tx, newest, err := currentTransaction(ctx, s.dir, s.conf.segmentsPerDir)
 	if err != nil {
 		return err
 	}
-	s.mu.RLock()
-	old, closed := s.view, s.closed
-	s.mu.RUnlock()
-	if closed {
-		return ErrClosed
+	if old == nil || old.transaction != tx || check && !old.checked {
+		v, err := openView(ctx, s.dir, s.conf.segmentsPerDir, tx, check, s.log)
+		if err != nil {
+			return err
+		}
+		s.show(v)
 	}
-	if old != nil && old.transaction == tx && (old.checked || !check) {
-		return nil
+	if settled && newest == s.newest {
+		s.seen = sig
 	}
-	v, err := openView(ctx, s.dir, s.conf.segmentsPerDir, tx, check, s.log)
-	if err != nil {
-		return err
-	}
+	s.newest = newest
+	return nil
+}
+
+// show replaces the present view.
+func (s *localStore) show(v *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.view, s.lost = v, map[uint32]bool{}
-	if old != nil {
-		old.close()
+	if s.view != nil {
+		s.view.close()
 	}
-	return nil
+	s.view, s.lost = v, map[uint32]bool{}
+	s.states++
 }
 
 // find looks an object up in the present view.

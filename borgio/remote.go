@@ -364,7 +364,7 @@ func (s *remoteStore) get(ctx context.Context, id ID, _ int) (*buffer, error) {
 
 // refresh has nothing to do: a session sees all that was committed before it,
 // and nothing is committed during it.
-func (s *remoteStore) refresh(context.Context) error { return nil }
+func (s *remoteStore) refresh(context.Context) (uint64, error) { return 0, nil }
 
 func (s *remoteStore) loadKey(ctx context.Context) (string, error) {
 	rep, frame, err := s.call(ctx, "load_key")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -63,8 +64,10 @@ type Repository struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
+	mu       sync.Mutex // guards what follows
+	closed   bool
+	manifest *Manifest // as of state
+	state    uint64    // of the store; 0: no manifest is kept
 }
 
 // Open opens the repository at loc: its key, and a connection when it is
@@ -237,19 +240,38 @@ func (r *Repository) decode(id ID, stored []byte, size, limit int) (*buffer, err
 	return plain, nil
 }
 
-// Manifest looks up what archives the repository holds now.
+// Manifest looks up what archives the repository holds now. Asking a local
+// repository again is cheap as long as it has not changed.
 func (r *Repository) Manifest(ctx context.Context) (*Manifest, error) {
-	m, err := r.manifest(ctx)
+	m, err := r.freshManifest(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read manifest: %w", err)
 	}
 	return m, nil
 }
 
-func (r *Repository) manifest(ctx context.Context) (*Manifest, error) {
-	if err := r.store.refresh(ctx); err != nil {
+func (r *Repository) freshManifest(ctx context.Context) (*Manifest, error) {
+	state, err := r.store.refresh(ctx)
+	if err != nil {
 		return nil, err
 	}
+	r.mu.Lock()
+	m, known := r.manifest, state != 0 && r.state == state
+	r.mu.Unlock()
+	if !known {
+		if m, err = r.readManifest(ctx); err != nil {
+			return nil, err
+		}
+		r.mu.Lock()
+		r.manifest, r.state = m, state
+		r.mu.Unlock()
+	}
+	own := *m
+	own.Archives = slices.Clone(m.Archives)
+	return &own, nil
+}
+
+func (r *Repository) readManifest(ctx context.Context) (*Manifest, error) {
 	plain, err := r.object(ctx, manifestID, unknownSize, maxMetadataSize)
 	if err != nil {
 		return nil, err

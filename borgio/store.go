@@ -8,8 +8,10 @@ type store interface {
 	// is about how long it is, in bytes. A missing object is an
 	// IntegrityError that wraps fs.ErrNotExist.
 	get(ctx context.Context, id ID, sizeHint int) (*buffer, error)
-	// refresh makes later gets see at least what is committed now.
-	refresh(ctx context.Context) error
+	// refresh makes later gets see at least what is committed now. While the
+	// state that it gives stays the same, nothing has changed; zero means that
+	// this cannot be told.
+	refresh(ctx context.Context) (state uint64, err error)
 	// loadKey gives the base64 text of the key kept in the repository, "" if none.
 	loadKey(ctx context.Context) (string, error)
 	close() error

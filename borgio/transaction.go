@@ -112,12 +112,12 @@ func segmentPath(dir string, perDir int, n int64) string {
 }
 
 // currentTransaction looks at the repository's file names only, and at the
-// last segments' ends.
-func currentTransaction(ctx context.Context, dir string, perDir int) (transaction, error) {
-	tx := transaction{noSegment, noSegment}
+// last segments' ends. newest is the last segment, committed or not.
+func currentTransaction(ctx context.Context, dir string, perDir int) (tx transaction, newest int64, err error) {
+	tx, newest = transaction{noSegment, noSegment}, noSegment
 	indexes, err := numbered(dir, "index.")
 	if err != nil {
-		return tx, err
+		return tx, newest, err
 	}
 	for _, n := range indexes {
 		if st, err := os.Stat(filepath.Join(dir, fmt.Sprint("index.", n))); err == nil && st.Size() > 0 {
@@ -127,28 +127,29 @@ func currentTransaction(ctx context.Context, dir string, perDir int) (transactio
 	}
 	dirs, err := numbered(filepath.Join(dir, "data"), "")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return tx, err
+		return tx, newest, err
 	}
 	for _, d := range dirs {
 		nums, err := numbered(filepath.Join(dir, "data", strconv.FormatInt(d, 10)), "")
 		if err != nil {
-			return tx, err
+			return tx, newest, err
 		}
 		for _, n := range nums {
+			newest = max(newest, n)
 			if err := ctx.Err(); err != nil {
-				return tx, err
+				return tx, newest, err
 			}
 			ok, err := segmentCommitted(segmentPath(dir, perDir, n))
 			if err != nil {
-				return tx, err
+				return tx, newest, err
 			}
 			if ok {
 				tx.committed = n
-				return tx, nil
+				return tx, newest, nil
 			}
 		}
 	}
-	return tx, nil
+	return tx, newest, nil
 }
 
 func segmentCommitted(path string) (bool, error) {
