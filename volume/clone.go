@@ -18,6 +18,7 @@ import (
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -45,8 +46,8 @@ type CloneResult struct {
 //
 // Errors: fs.ErrNotExist for a repository or snapshot; snapshot.ErrRefused
 // when the directory is there and not empty.
-func Clone(ctx context.Context, o CloneOptions, a *Access) (*CloneResult, error) {
-	loc, err := ParseLocation(o.URL)
+func Clone(ctx context.Context, o CloneOptions, a *reach.Access) (*CloneResult, error) {
+	loc, err := reach.ParseLocation(o.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +63,7 @@ func Clone(ctx context.Context, o CloneOptions, a *Access) (*CloneResult, error)
 		return nil, err
 	}
 	o.Report.note("Cloning into '%s'...", filepath.Base(dir))
-	repo, err := a.open(ctx, loc)
+	repo, err := a.Open(ctx, loc)
 	if err != nil {
 		return nil, missingRepository(err, loc)
 	}
@@ -112,7 +113,7 @@ func clonePlace(dir string, loc borgio.Location) (create bool, err error) {
 		"name another directory: s4 clone URL DIR")
 }
 
-func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repository, o CloneOptions, a *Access) (*CloneResult, error) {
+func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repository, o CloneOptions, a *reach.Access) (*CloneResult, error) {
 	if err := os.MkdirAll(filepath.Join(dir, LocalDir), 0o700); err != nil {
 		return nil, errors.Join(fmt.Errorf("clone: %w", err), repo.Close())
 	}
@@ -129,7 +130,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 	}
 	if v.ID() == "" {
 		if err := v.adoptID(ctx, repo); err != nil {
-			return nil, errors.Join(explain(err, loc), repo.Close())
+			return nil, errors.Join(reach.Explain(err, loc), repo.Close())
 		}
 	}
 	known := v.meet(repo)
@@ -138,7 +139,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		return nil, err
 	}
 	if err := past.Refresh(ctx); err != nil {
-		return nil, explain(err, loc)
+		return nil, reach.Explain(err, loc)
 	}
 	target, err := cloneTarget(ctx, past, loc, o.At)
 	if err != nil {

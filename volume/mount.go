@@ -15,6 +15,8 @@ import (
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/fusefs"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/internal/xdg"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -66,20 +68,20 @@ func (v *Volume) Mount(ctx context.Context, o MountOptions) error {
 // MountRepository shows a repository at the mountpoint, read-only: the newest
 // or given snapshot at the root and all of them in .s4/history; with
 // url::ARCHIVE that archive alone.
-func MountRepository(ctx context.Context, url string, o MountOptions, a *Access) error {
+func MountRepository(ctx context.Context, url string, o MountOptions, a *reach.Access) error {
 	past, loc, err := RepositoryPast(ctx, url, a)
 	if err != nil {
 		return err
 	}
 	defer past.Close()
-	if err := apart(o.Mountpoint, loc, cacheDir()); err != nil {
+	if err := apart(o.Mountpoint, loc, xdg.Cache()); err != nil {
 		return err
 	}
 	if err := checkMountpoint(o.Mountpoint, o.Report); err != nil {
 		return err
 	}
 	if err := past.Refresh(ctx); err != nil {
-		return explain(err, loc)
+		return reach.Explain(err, loc)
 	}
 	fo := fusefs.Options{FSName: "s4:" + loc.String()}
 	if o.At == "" && loc.Archive == "" {
@@ -139,9 +141,9 @@ func (p *Past) ensure(ctx context.Context, s *snapshot.Info, report Reporter) er
 }
 
 // serve mounts and stays until the end, looking for news meanwhile.
-func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo fusefs.Options, a *Access) error {
+func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo fusefs.Options, a *reach.Access) error {
 	fo.History = p
-	fo.AllowOther, fo.MountOptions, fo.Logger = o.AllowOther, o.Options, a.logger()
+	fo.AllowOther, fo.MountOptions, fo.Logger = o.AllowOther, o.Options, a.Log()
 	server, err := fusefs.Mount(mountpoint, fo)
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w", mountpoint, err)
@@ -158,7 +160,7 @@ func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo 
 			err = fusefs.Unmount(mountpoint, true)
 		}
 		if err != nil {
-			a.logger().Warn("unmount", "mountpoint", mountpoint, "error", err)
+			a.Log().Warn("unmount", "mountpoint", mountpoint, "error", err)
 		}
 	})
 	if o.Ready != nil {
@@ -173,7 +175,7 @@ func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo 
 }
 
 // follow keeps the time line up to date while a mount lives.
-func (p *Past) follow(ctx context.Context, a *Access) {
+func (p *Past) follow(ctx context.Context, a *reach.Access) {
 	poll := pollLocal
 	if p.Remote {
 		poll = pollRemote
@@ -191,7 +193,7 @@ func (p *Past) follow(ctx context.Context, a *Access) {
 		if now := fmt.Sprint(err); now != trouble {
 			trouble = now
 			if err != nil {
-				a.logger().Warn("look for news", "error", err)
+				a.Log().Warn("look for news", "error", err)
 			}
 		}
 		select {
@@ -225,7 +227,7 @@ func (v *Volume) checkMountpoint(mountpoint string, report Reporter) error {
 		}
 	}
 	for _, r := range v.state.Repositories {
-		loc, err := ParseLocation(r.URL)
+		loc, err := reach.ParseLocation(r.URL)
 		if err != nil {
 			return err
 		}
@@ -330,7 +332,7 @@ func LogFile(v *Volume, mountpoint string) string {
 		return v.path(LocalDir, "mount.log")
 	}
 	name := strings.ReplaceAll(strings.Trim(mountpoint, "/"), "/", "-")
-	return filepath.Join(stateDir(), "mount-"+name+".log")
+	return filepath.Join(xdg.State(), "mount-"+name+".log")
 }
 
 // Umount ends the mount at mountpoint, also one that has lost its process.

@@ -11,6 +11,7 @@ import (
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -44,12 +45,12 @@ func (v *Volume) Past(ctx context.Context) (*Past, error) {
 	}
 	p := &Past{Index: ix}
 	for id, r := range v.state.Repositories {
-		loc, err := ParseLocation(r.URL)
+		loc, err := reach.ParseLocation(r.URL)
 		if err != nil {
 			return nil, errors.Join(err, ix.Close())
 		}
 		p.Remote = p.Remote || loc.IsRemote()
-		open := v.access.opener(id, loc, v.reached[id])
+		open := opener(v.access, id, loc, v.reached[id])
 		delete(v.reached, id)
 		p.sources = append(p.sources, history.NewBorgSource(id, open, v.log))
 	}
@@ -58,23 +59,23 @@ func (v *Volume) Past(ctx context.Context) (*Past, error) {
 	return p, nil
 }
 
-func (p *Past) open(a *Access) {
+func (p *Past) open(a *reach.Access) {
 	var sources []snapshot.Source
 	for _, s := range p.sources {
 		sources = append(sources, s)
 	}
-	p.History = history.New(history.Options{Index: p.Index, Sources: sources, Logger: a.logger()})
+	p.History = history.New(history.Options{Index: p.Index, Sources: sources, Logger: a.Log()})
 }
 
 // opener opens the repository with that id at loc, and none other. The first
 // time it hands out the one that is open already, unless that is nil.
-func (a *Access) opener(id string, loc borgio.Location, ready *borgio.Repository) func(context.Context) (*borgio.Repository, error) {
+func opener(a *reach.Access, id string, loc borgio.Location, ready *borgio.Repository) func(context.Context) (*borgio.Repository, error) {
 	return func(ctx context.Context) (*borgio.Repository, error) {
 		if r := ready; r != nil { // a source opens once at a time
 			ready = nil
 			return r, nil
 		}
-		r, err := a.open(ctx, loc)
+		r, err := a.Open(ctx, loc)
 		if err != nil {
 			return nil, err
 		}
@@ -89,21 +90,21 @@ func (a *Access) opener(id string, loc borgio.Location, ready *borgio.Repository
 
 // RepositoryPast opens the time line of any repository, with an index in the
 // user's cache directory.
-func RepositoryPast(ctx context.Context, url string, a *Access) (*Past, borgio.Location, error) {
-	loc, err := ParseLocation(url)
+func RepositoryPast(ctx context.Context, url string, a *reach.Access) (*Past, borgio.Location, error) {
+	loc, err := reach.ParseLocation(url)
 	if err != nil {
 		return nil, loc, err
 	}
-	r, err := a.open(ctx, loc)
+	r, err := a.Open(ctx, loc)
 	if err != nil {
 		return nil, loc, missingRepository(err, loc)
 	}
 	id := r.ID().String()
-	ix, err := openIndex(ctx, indexFile(id), a.logger())
+	ix, err := openIndex(ctx, indexFile(id), a.Log())
 	if err != nil {
 		return nil, loc, errors.Join(err, r.Close())
 	}
-	source := history.NewBorgSource(id, a.opener(id, loc, r), a.logger())
+	source := history.NewBorgSource(id, opener(a, id, loc, r), a.Log())
 	p := &Past{Index: ix, sources: []*history.BorgSource{source}, Remote: loc.IsRemote()}
 	p.open(a)
 	return p, loc, nil

@@ -10,6 +10,7 @@ import (
 
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/xdg"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -41,11 +42,11 @@ func (v *Volume) stampsPath() (string, error) {
 	}
 	inode := info.Sys().(*syscall.Stat_t).Ino
 	name := fmt.Sprintf("%s-%x.db", v.ID(), inode)
-	return filepath.Join(stateDir(), "stamps", name), nil
+	return filepath.Join(xdg.State(), "stamps", name), nil
 }
 
 func (v *Volume) holdsUserDirs() bool {
-	return contains(v.Shown, cacheDir()) || contains(v.Shown, stateDir())
+	return contains(v.Shown, xdg.Cache()) || contains(v.Shown, xdg.State())
 }
 
 // mayCover refuses to mount over a volume whose index lies in it.
@@ -59,24 +60,7 @@ func (v *Volume) mayCover() error {
 
 // indexFile is the index in the user's cache directory for a volume or
 // repository with that id.
-func indexFile(id string) string { return filepath.Join(cacheDir(), "index", id+".db") }
-
-func cacheDir() string  { return userDir("XDG_CACHE_HOME", ".cache") }
-func stateDir() string  { return userDir("XDG_STATE_HOME", ".local/state") }
-func configDir() string { return userDir("XDG_CONFIG_HOME", ".config") }
-
-// userDir is s4's directory below an XDG base directory.
-func userDir(variable, fallback string) string {
-	base := os.Getenv(variable)
-	if !filepath.IsAbs(base) {
-		home, err := os.UserHomeDir()
-		if err != nil { // a service without a home
-			home = "/var/lib"
-		}
-		base = filepath.Join(home, fallback)
-	}
-	return filepath.Join(base, "s4")
-}
+func indexFile(id string) string { return filepath.Join(xdg.Cache(), "index", id+".db") }
 
 // openIndex opens the index in that file, making its directory.
 func openIndex(ctx context.Context, path string, log *slog.Logger) (*index.Index, error) {

@@ -17,6 +17,7 @@ import (
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/borgcmd"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -127,18 +128,18 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, report Report
 		}
 	}
 	if remote.Encryption != "none" {
-		if err := v.access.newPassphrase(ctx); err != nil {
+		if err := v.access.NewPassphrase(ctx); err != nil {
 			return nil, err
 		}
 	}
 	report.note("Creating repository %s (encryption: %s)", loc, remote.Encryption)
-	_, err = v.access.borg("").Run(ctx, borgcmd.Events{}, "init",
+	_, err = v.access.Borg("").Run(ctx, borgcmd.Events{}, "init",
 		"--encryption="+remote.Encryption, "--make-parent-dirs", loc.String())
 	if err != nil {
-		return nil, fmt.Errorf("create repository %s: %w", loc, explainBorg(err, loc))
+		return nil, fmt.Errorf("create repository %s: %w", loc, reach.ExplainBorg(err, loc))
 	}
 	result.Created = true
-	opened, err := v.access.open(ctx, loc)
+	opened, err := v.access.Open(ctx, loc)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +226,7 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, held []sna
 	}
 	// {} are placeholders to borg.
 	comment = strings.NewReplacer("{", "{{", "}", "}}").Replace(comment)
-	stdout, err := v.access.borg(view.Root).Run(ctx, events, "create", "--json", "--progress",
+	stdout, err := v.access.Borg(view.Root).Run(ctx, events, "create", "--json", "--progress",
 		"--lock-wait", lockWait,
 		"--compression", v.compression(o.Remote),
 		"--timestamp", now.Format("2006-01-02T15:04:05"),
@@ -234,7 +235,7 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, held []sna
 		"--exclude", "sh:**/"+tempPattern,
 		repo.Location.String()+"::"+name, ".")
 	if err != nil {
-		return explainBorg(err, repo.Location)
+		return reach.ExplainBorg(err, repo.Location)
 	}
 	var created struct {
 		Archive struct {
@@ -342,7 +343,7 @@ func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositorySt
 func (v *Volume) checkpoints(ctx context.Context, repo *repository) ([]string, error) {
 	manifest, err := repo.Manifest(ctx)
 	if err != nil {
-		return nil, explain(err, repo.Location)
+		return nil, reach.Explain(err, repo.Location)
 	}
 	var names []string
 	for _, a := range manifest.Archives {
@@ -359,7 +360,7 @@ func (v *Volume) deleteArchives(ctx context.Context, repo *repository, names []s
 		return
 	}
 	args := append([]string{"delete", "--lock-wait", lockWait, repo.Location.String()}, names...)
-	if _, err := v.access.borg("").Run(ctx, borgcmd.Events{}, args...); err != nil {
+	if _, err := v.access.Borg("").Run(ctx, borgcmd.Events{}, args...); err != nil {
 		v.log.Warn("remove what an interrupted push left", "error", err)
 	}
 }

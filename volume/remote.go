@@ -13,6 +13,7 @@ import (
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -149,7 +150,7 @@ func (v *Volume) AddRemote(name, url, encryption string) (Remote, error) {
 
 // canonicalURL makes a local path absolute and refuses what is no place.
 func canonicalURL(url string) (string, error) {
-	loc, err := ParseLocation(url)
+	loc, err := reach.ParseLocation(url)
 	if err != nil {
 		return "", err
 	}
@@ -231,19 +232,19 @@ type repository struct {
 // a repository itself. Where there is none the error wraps
 // borgio.ErrNotRepository and the location tells where one would be made.
 func (v *Volume) reach(ctx context.Context, r Remote) (*repository, error) {
-	place, err := ParseLocation(r.URL)
+	place, err := reach.ParseLocation(r.URL)
 	if err != nil {
 		return nil, err
 	}
 	own := v.ownLocation(place)
-	repo, err := v.access.open(ctx, own)
+	repo, err := v.access.Open(ctx, own)
 	if err == nil {
 		return &repository{Repository: repo, Location: own}, nil
 	}
 	if !errors.Is(err, borgio.ErrNotRepository) {
 		return nil, err
 	}
-	if repo, errPlace := v.access.open(ctx, place); errPlace == nil {
+	if repo, errPlace := v.access.Open(ctx, place); errPlace == nil {
 		return &repository{Repository: repo, Location: place, Adopted: true}, nil
 	} else if errors.Is(errPlace, snapshot.ErrUnreachable) || errors.Is(errPlace, snapshot.ErrKey) || ctx.Err() != nil {
 		return nil, errPlace

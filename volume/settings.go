@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"path/filepath"
 
 	"github.com/s4-storage/s4/internal/config"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -31,7 +31,7 @@ type Setting struct {
 
 // Settings lists every configured value, the winning one of each key.
 // v may be nil: then the global ones alone.
-func Settings(v *Volume, a *Access) []Setting {
+func Settings(v *Volume, a *reach.Access) []Setting {
 	type layer struct {
 		origin string
 		file   *config.File
@@ -54,7 +54,7 @@ func Settings(v *Volume, a *Access) []Setting {
 }
 
 // GetSetting returns the winning value of key. Errors: fs.ErrNotExist.
-func GetSetting(v *Volume, a *Access, key string) (string, error) {
+func GetSetting(v *Volume, a *reach.Access, key string) (string, error) {
 	files := []*config.File{a.Global}
 	if v != nil {
 		files = append(v.files(), a.Global)
@@ -69,7 +69,7 @@ func GetSetting(v *Volume, a *Access, key string) (string, error) {
 
 // SetSetting gives key its value in the volume's configuration, or globally
 // when v is nil. Secrets and the volume's id are not accepted.
-func SetSetting(v *Volume, a *Access, key, value string) error {
+func SetSetting(v *Volume, a *reach.Access, key, value string) error {
 	if v == nil {
 		if err := a.Global.Set(key, value); err != nil {
 			return fmt.Errorf("%w: %w", snapshot.ErrUsage, err)
@@ -83,7 +83,7 @@ func SetSetting(v *Volume, a *Access, key, value string) error {
 		}
 	case keyID:
 		return fmt.Errorf("%w: a volume's id never changes", snapshot.ErrRefused)
-	case keyPassCommand:
+	case reach.KeyPassCommand:
 		return fmt.Errorf("%w: %s belongs into the global configuration (--global), never into an archive", snapshot.ErrRefused, key)
 	}
 	if err := v.Config.Set(key, value); err != nil {
@@ -94,7 +94,7 @@ func SetSetting(v *Volume, a *Access, key, value string) error {
 
 // UnsetSetting removes key where SetSetting would have put it.
 // Errors: fs.ErrNotExist.
-func UnsetSetting(v *Volume, a *Access, key string) error {
+func UnsetSetting(v *Volume, a *reach.Access, key string) error {
 	f := a.Global
 	if v != nil {
 		f = v.Config
@@ -103,9 +103,4 @@ func UnsetSetting(v *Volume, a *Access, key string) error {
 		}
 	}
 	return errors.Join(f.Unset(key), f.Save())
-}
-
-// GlobalConfigPath is where the global configuration lies.
-func GlobalConfigPath() string {
-	return filepath.Join(configDir(), "config")
 }

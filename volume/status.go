@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -91,7 +92,7 @@ func (v *Volume) Status(ctx context.Context) (*Status, error) {
 
 func (v *Volume) remoteStatus(ctx context.Context, past *Past, r Remote, s *Status) (RemoteStatus, error) {
 	rs := RemoteStatus{Remote: r, Ahead: true}
-	place, err := ParseLocation(r.URL)
+	place, err := reach.ParseLocation(r.URL)
 	if err != nil {
 		return rs, err
 	}

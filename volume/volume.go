@@ -34,6 +34,7 @@ import (
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -63,7 +64,7 @@ type Volume struct {
 	local   *config.File
 	state   *state
 	lock    *os.File
-	access  *Access
+	access  *reach.Access
 	reached map[string]*borgio.Repository // open, by id, until the time line takes them
 	past    *Past
 	log     *slog.Logger
@@ -119,8 +120,8 @@ func isVolume(dir string) (bool, error) {
 }
 
 // Open opens the volume whose root is root. Close it after use.
-func Open(root string, access *Access) (*Volume, error) {
-	v := &Volume{Root: root, Shown: root, access: access, log: access.logger(),
+func Open(root string, access *reach.Access) (*Volume, error) {
+	v := &Volume{Root: root, Shown: root, access: access, log: access.Log(),
 		reached: map[string]*borgio.Repository{}}
 	if real, ok := belowMount(root); ok {
 		v.Root = real
@@ -206,7 +207,7 @@ type InitOptions struct {
 // completes what is missing and reports so.
 // Errors: fs.ErrNotExist; snapshot.ErrUsage for a name; snapshot.ErrRefused
 // inside another volume.
-func Init(dir string, o InitOptions, access *Access) (v *Volume, existed bool, err error) {
+func Init(dir string, o InitOptions, access *reach.Access) (v *Volume, existed bool, err error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, false, err
@@ -243,7 +244,7 @@ func Init(dir string, o InitOptions, access *Access) (v *Volume, existed bool, e
 }
 
 // create lays `.s4/` out, keeping what is there.
-func create(root, name, id string, labels map[string]string, access *Access) (*Volume, error) {
+func create(root, name, id string, labels map[string]string, access *reach.Access) (*Volume, error) {
 	if err := os.MkdirAll(filepath.Join(root, LocalDir), 0o700); err != nil {
 		return nil, fmt.Errorf("make %s: %w", Dir, err)
 	}

@@ -11,10 +11,11 @@ import (
 
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
-func testAccess(t *testing.T) *Access {
+func testAccess(t *testing.T) *reach.Access {
 	t.Helper()
 	for _, name := range []string{"BORG_PASSPHRASE", "BORG_PASSCOMMAND", "S4_REMOTE_PORT"} {
 		if old, ok := os.LookupEnv(name); ok {
@@ -25,7 +26,7 @@ func testAccess(t *testing.T) *Access {
 	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"} {
 		t.Setenv(name, t.TempDir())
 	}
-	a, err := NewAccess(nil, nil)
+	a, err := reach.NewAccess(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,10 +216,10 @@ func TestStateRoundTrip(t *testing.T) {
 
 func TestSettingsSayWhereTheyComeFrom(t *testing.T) {
 	v := testVolume(t)
-	if err := SetSetting(nil, v.access, keyPassCommand, "pass"); err != nil {
+	if err := SetSetting(nil, v.access, reach.KeyPassCommand, "pass"); err != nil {
 		t.Fatal(err)
 	}
-	if err := SetSetting(v, v.access, keyPassCommand, "pass"); !errors.Is(err, snapshot.ErrRefused) {
+	if err := SetSetting(v, v.access, reach.KeyPassCommand, "pass"); !errors.Is(err, snapshot.ErrRefused) {
 		t.Errorf("a secret's command in the volume: %v", err)
 	}
 	if err := SetSetting(v, v.access, keyID, "x"); !errors.Is(err, snapshot.ErrRefused) {
@@ -231,14 +232,14 @@ func TestSettingsSayWhereTheyComeFrom(t *testing.T) {
 	for _, s := range Settings(v, v.access) {
 		origins[s.Key] = s.Origin
 	}
-	if origins[keyName] != "volume" || origins[keyPassCommand] != "global" {
+	if origins[keyName] != "volume" || origins[reach.KeyPassCommand] != "global" {
 		t.Errorf("origins: %v", origins)
 	}
-	saved, err := config.Load(GlobalConfigPath())
+	saved, err := config.Load(reach.ConfigPath())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, _ := saved.Get(keyPassCommand); got != "pass" {
+	if got, _ := saved.Get(reach.KeyPassCommand); got != "pass" {
 		t.Errorf("the global file has %q", got)
 	}
 }

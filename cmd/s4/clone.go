@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/volume"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -28,7 +29,7 @@ func (c *CloneCmd) Run(ctx context.Context, a *app) error {
 	dir := c.Folder
 	if a.Dir != "" && !filepath.IsAbs(dir) {
 		if dir == "" {
-			loc, err := volume.ParseLocation(c.URL)
+			loc, err := reach.ParseLocation(c.URL)
 			if err != nil {
 				return err
 			}

@@ -18,8 +18,8 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
-	"github.com/s4-storage/s4/volume"
 )
 
 // CLI is the whole command line.
@@ -58,7 +58,7 @@ type app struct {
 	stdout io.Writer
 	stderr io.Writer
 	log    *slog.Logger
-	access *volume.Access
+	access *reach.Access
 }
 
 func main() {
@@ -121,7 +121,7 @@ func runContext(ctx context.Context, args []string, stdin io.Reader, stdout, std
 		return hint.With(fmt.Errorf("%w: %w", snapshot.ErrUsage, err), "see: s4 --help")
 	}
 	a := &app{Globals: &cli.Globals, stdin: stdin, stdout: stdout, stderr: stderr, log: newLogger(stderr, cli.Verbose)}
-	if a.access, err = volume.NewAccess(a.log, a.asker()); err != nil {
+	if a.access, err = reach.NewAccess(a.log, a.asker()); err != nil {
 		return err
 	}
 	parsed.BindTo(ctx, (*context.Context)(nil))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/s4-storage/s4/fusefs"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -98,7 +99,7 @@ func (a *app) daemonize(o *volume.MountOptions, logFile string) error {
 
 // looksLikeRepository tells a URL from a mountpoint.
 func looksLikeRepository(arg string) bool {
-	if loc, err := volume.ParseLocation(arg); err == nil && (loc.IsRemote() || loc.Archive != "") {
+	if loc, err := reach.ParseLocation(arg); err == nil && (loc.IsRemote() || loc.Archive != "") {
 		return true
 	}
 	if strings.HasPrefix(arg, "file://") {

@@ -1,4 +1,7 @@
-package volume
+// Package reach is how repositories are reached on this host: with the
+// environment that borg documents, the user's settings, and a person to ask;
+// and what to tell that person when it fails.
+package reach
 
 import (
 	"context"
@@ -8,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +21,7 @@ import (
 	"github.com/s4-storage/s4/internal/borgcmd"
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/xdg"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -32,13 +37,16 @@ type Access struct {
 	passphrase *string // asked for, or read from BORG_PASSPHRASE_FD; either comes once only
 }
 
-// keyPassCommand is the global configuration's BORG_PASSCOMMAND.
-const keyPassCommand = "core.passcommand"
+// KeyPassCommand is the global configuration's BORG_PASSCOMMAND.
+const KeyPassCommand = "core.passcommand"
+
+// ConfigPath is where the user's settings for all volumes lie.
+func ConfigPath() string { return filepath.Join(xdg.Config(), "config") }
 
 // NewAccess reads the global configuration and, where BORG_PASSPHRASE_FD is
 // set, the passphrase from it.
 func NewAccess(log *slog.Logger, ask func(context.Context, string) (string, error)) (*Access, error) {
-	global, err := config.Load(GlobalConfigPath())
+	global, err := config.Load(ConfigPath())
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +68,8 @@ func NewAccess(log *slog.Logger, ask func(context.Context, string) (string, erro
 	return a, nil
 }
 
-func (a *Access) logger() *slog.Logger {
+// Log is the logger, never nil.
+func (a *Access) Log() *slog.Logger {
 	if a.Logger == nil {
 		return slog.New(slog.DiscardHandler)
 	}
@@ -87,7 +96,7 @@ func (a *Access) environ(name string) (string, bool) {
 			return value, true
 		}
 		if a.Global != nil {
-			return a.Global.Get(keyPassCommand)
+			return a.Global.Get(KeyPassCommand)
 		}
 		return "", false
 	}
@@ -120,8 +129,8 @@ func (a *Access) ask(ctx context.Context, question string) (string, error) {
 	return secret, nil
 }
 
-// newPassphrase sees to it that there is a passphrase for a new repository.
-func (a *Access) newPassphrase(ctx context.Context) error {
+// NewPassphrase sees to it that there is a passphrase for a new repository.
+func (a *Access) NewPassphrase(ctx context.Context) error {
 	if a.HasPassphrase() {
 		return nil
 	}
@@ -136,9 +145,9 @@ func (a *Access) newPassphrase(ctx context.Context) error {
 	return err
 }
 
-// borg is a runner of the borg program that finds passphrases as we do and
+// Borg is a runner of the borg program that finds passphrases as we do and
 // never asks.
-func (a *Access) borg(dir string) *borgcmd.Runner {
+func (a *Access) Borg(dir string) *borgcmd.Runner {
 	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
 		return strings.HasPrefix(kv, "BORG_PASSPHRASE_FD=")
 	})
@@ -147,12 +156,12 @@ func (a *Access) borg(dir string) *borgcmd.Runner {
 		"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
 		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes",
 		"BORG_DISPLAY_PASSPHRASE=no")
-	r := &borgcmd.Runner{Dir: dir, Env: env, Logger: a.logger()}
+	r := &borgcmd.Runner{Dir: dir, Env: env, Logger: a.Log()}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.passphrase != nil {
 		r.Passphrase = []byte(*a.passphrase)
-	} else if command, ok := a.Global.Get(keyPassCommand); ok && !a.envHasPassphrase() {
+	} else if command, ok := a.Global.Get(KeyPassCommand); ok && !a.envHasPassphrase() {
 		r.Env = append(r.Env, "BORG_PASSCOMMAND="+command)
 	}
 	return r
@@ -179,17 +188,17 @@ func ParseLocation(url string) (borgio.Location, error) {
 	return loc, nil
 }
 
-// open opens the repository at loc for reading.
-func (a *Access) open(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
+// Open opens the repository at loc for reading.
+func (a *Access) Open(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
 	loc.Archive = ""
 	r, err := borgio.Open(ctx, loc, borgio.Options{
 		Environ: a.environ,
 		Passphrase: func(ctx context.Context) (string, error) {
 			return a.ask(ctx, fmt.Sprintf("Passphrase for %s: ", loc))
 		},
-		Logger: a.logger(),
+		Logger: a.Log(),
 	})
-	return r, explain(err, loc)
+	return r, Explain(err, loc)
 }
 
 // kindError is an error that is also of a kind, which its text need not say.
@@ -198,8 +207,8 @@ type kindError struct{ err, kind error }
 func (e *kindError) Error() string   { return e.err.Error() }
 func (e *kindError) Unwrap() []error { return []error{e.err, e.kind} }
 
-// explain gives an error of borgio its kind and what to do about it.
-func explain(err error, loc borgio.Location) error {
+// Explain gives an error of borgio its kind and what to do about it.
+func Explain(err error, loc borgio.Location) error {
 	place := loc.String()
 	kind := func(kind error, text string) error {
 		return hint.With(&kindError{err, kind}, text)
@@ -240,8 +249,8 @@ func sshTarget(loc borgio.Location) string {
 	return target
 }
 
-// explainBorg does for a failed run of borg what explain does for borgio.
-func explainBorg(err error, loc borgio.Location) error {
+// ExplainBorg does for a failed run of borg what Explain does for borgio.
+func ExplainBorg(err error, loc borgio.Location) error {
 	if errors.Is(err, borgcmd.ErrMissing) {
 		return hint.With(err, "install BorgBackup 1.2 or later (package borgbackup); s4 writes archives with it")
 	}
@@ -249,7 +258,7 @@ func explainBorg(err error, loc borgio.Location) error {
 	if !ok {
 		return err
 	}
-	as := func(kind error) error { return explain(&kindError{err, kind}, loc) }
+	as := func(kind error) error { return Explain(&kindError{err, kind}, loc) }
 	switch failure.ID {
 	case "LockTimeout", "LockFailed", "LockError", "LockErrorT":
 		return as(borgio.ErrLocked)
