@@ -50,7 +50,7 @@ func (s *session) index() (err error) {
 	if err != nil {
 		return err
 	}
-	s.report.add("indexPeak", s.tool.name, float64(peak)/(1<<20))
+	s.samples["indexPeak"] = float64(peak) / (1 << 20)
 	return nil
 }
 
@@ -66,7 +66,7 @@ func (s *session) indexed(m *mount, cache, suffix string) error {
 	if err != nil {
 		return err
 	}
-	s.report.add("indexSize"+suffix, s.tool.name, float64(size)/(1<<20))
+	s.samples["indexSize"+suffix] = float64(size) / (1 << 20)
 	return nil
 }
 

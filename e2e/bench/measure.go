@@ -48,10 +48,10 @@ const (
 // session is one tool's turn.
 type session struct {
 	*bench
-	ctx    context.Context
-	tool   *tool
-	report *report
-	view   *view
+	ctx     context.Context
+	tool    *tool
+	view    *view
+	samples map[string]float64 // by key
 }
 
 // view is what the measured snapshots must hold.
@@ -100,24 +100,27 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 			return
 		}
 		b.say("%s: %s", what, t.name)
-		if err := do(&session{b, ctx, t, r, v}); err != nil {
+		s := &session{b, ctx, t, v, map[string]float64{}}
+		err := do(s)
+		if err != nil && ctx.Err() == nil && t.name != nameS4 {
+			// Peers whose mount is just there give an error now and then.
+			// They get a second chance; s4 has to work.
+			b.say("again: %v", err)
+			err = do(s)
+		}
+		if err != nil {
 			b.say("%s is left out: %v", t.name, err)
 			failed[t.name] = true
 			r.Failed[t.name] = err.Error()
 			errs = append(errs, fmt.Errorf("%s: %s: %w", what, t.name, err))
+			return
+		}
+		for key, value := range s.samples {
+			r.add(key, t.name, value)
 		}
 	}
 	for _, t := range b.tools {
-		turn(t, "warm up", func(s *session) error {
-			// A peer whose caches are empty may fail at first (kopia does,
-			// now and then); that is not what is measured.
-			err := s.warm()
-			if err != nil && s.ctx.Err() == nil && t.name != nameS4 {
-				b.say("again: %v", err)
-				err = s.warm()
-			}
-			return err
-		})
+		turn(t, "warm up", (*session).warm)
 	}
 	for n := range b.Runs {
 		order := slices.Concat(b.tools[n%len(b.tools):], b.tools[:n%len(b.tools)])
@@ -319,8 +322,8 @@ func (s *session) usage(m *mount, suffix string) error {
 	if err != nil {
 		return err
 	}
-	s.report.add("rss"+suffix, s.tool.name, float64(rss)/(1<<20))
-	s.report.add("peak"+suffix, s.tool.name, float64(peak)/(1<<20))
+	s.samples["rss"+suffix] = float64(rss) / (1 << 20)
+	s.samples["peak"+suffix] = float64(peak) / (1 << 20)
 	s.seconds("cpu"+suffix, cpu)
 	return nil
 }
@@ -362,10 +365,10 @@ func (s *session) throughput(key string, r io.Reader) error {
 	if err != nil {
 		return err
 	}
-	s.report.add(key, s.tool.name, float64(n)/1e6/took.Seconds())
+	s.samples[key] = float64(n) / 1e6 / took.Seconds()
 	return nil
 }
 
 func (s *session) seconds(key string, d time.Duration) {
-	s.report.add(key, s.tool.name, d.Seconds())
+	s.samples[key] = d.Seconds()
 }

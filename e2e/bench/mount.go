@@ -20,6 +20,7 @@ import (
 const (
 	pollEvery    = time.Millisecond
 	unmountLimit = 20 * time.Second
+	shelfLimit   = 10 * time.Second
 )
 
 // mount is a repository mounted by a process of ours.
@@ -135,16 +136,21 @@ func (m *mount) gone() bool {
 	}
 }
 
-// shelf is the directory that lists the snapshots.
+// shelf is the directory that lists the snapshots. Some mounts are there a
+// moment before it is.
 func (m *mount) shelf() (string, error) {
-	found, err := filepath.Glob(filepath.Join(m.dir, m.tool.shelf))
-	if err == nil && len(found) != 1 {
-		err = fmt.Errorf("%s: %d directories match %s in the mount", m.tool.name, len(found), m.tool.shelf)
+	for limit := time.Now().Add(shelfLimit); ; {
+		found, err := filepath.Glob(filepath.Join(m.dir, m.tool.shelf))
+		switch {
+		case err != nil:
+			return "", err
+		case len(found) == 1:
+			return found[0], nil
+		case m.gone() || time.Now().After(limit):
+			return "", fmt.Errorf("%s: %d directories match %s in the mount: %s", m.tool.name, len(found), m.tool.shelf, m.said())
+		}
+		time.Sleep(pollEvery)
 	}
-	if err != nil {
-		return "", err
-	}
-	return found[0], nil
 }
 
 // snapshot is the directory of the snapshot of that time.

@@ -117,8 +117,10 @@ func (b *bench) prepare(ctx context.Context) error {
 					return err
 				}
 			}
-			if _, err := b.run(ctx, t, b.dir, t.init(b.repository(t, kind))...); err != nil {
-				return err
+			for _, args := range t.init(b.repository(t, kind)) {
+				if _, err := b.run(ctx, t, b.dir, args...); err != nil {
+					return err
+				}
 			}
 		}
 	}

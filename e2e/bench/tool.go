@@ -19,7 +19,7 @@ type tool struct {
 	version []string
 	reads   string // the tool whose repositories it reads, "" for its own
 
-	init    func(repo string) []string
+	init    func(repo string) [][]string
 	backup  func(repo string, at time.Time) []string // of the working directory
 	mount   func(repo, mountpoint string) []string   // stays in the foreground
 	unmount func(mountpoint string) []string         // a whole command; nil for `PROGRAM umount`
@@ -99,7 +99,7 @@ func toolBorg() *tool {
 	archive := func(at time.Time) string { return at.Format("2006-01-02T15-04-05") }
 	return &tool{
 		name: nameBorg, program: "borg", version: []string{"--version"},
-		init: func(repo string) []string { return []string{"init", "--encryption", "none", repo} },
+		init: func(repo string) [][]string { return [][]string{{"init", "--encryption", "none", repo}} },
 		backup: func(repo string, at time.Time) []string {
 			return []string{"create", "--compression", "lz4", "--timestamp", at.Format("2006-01-02T15:04:05"), repo + "::" + archive(at), "."}
 		},
@@ -116,7 +116,7 @@ func toolBorg() *tool {
 func toolRestic() *tool {
 	return &tool{
 		name: "restic", program: "restic", version: []string{"version"},
-		init: func(repo string) []string { return []string{"init", "--repo", repo} },
+		init: func(repo string) [][]string { return [][]string{{"init", "--repo", repo}} },
 		backup: func(repo string, at time.Time) []string {
 			return []string{"backup", "--quiet", "--repo", repo, "--time", at.Format(time.DateTime), "."}
 		},
@@ -136,9 +136,12 @@ func toolKopia() *tool {
 	config := func(repo string) string { return "--config-file=" + repo + ".config" }
 	return &tool{
 		name: "kopia", program: "kopia", version: []string{"--version"},
-		init: func(repo string) []string {
-			return []string{"repository", "create", "filesystem", config(repo), "--no-check-for-updates",
-				"--cache-directory", repo + ".cache", "--path", repo}
+		init: func(repo string) [][]string {
+			return [][]string{
+				{"repository", "create", "filesystem", config(repo), "--no-check-for-updates", "--cache-directory", repo + ".cache", "--path", repo},
+				// It would prune by itself.
+				{"policy", "set", config(repo), "--global", "--keep-latest", "100000"},
+			}
 		},
 		backup: func(repo string, at time.Time) []string {
 			when := at.Format("2006-01-02 15:04:05 MST")
