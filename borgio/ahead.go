@@ -3,6 +3,9 @@ package borgio
 import (
 	"context"
 	"runtime"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/serve"
 )
 
 // fetcher gives the i-th object of a stream, and what it is expected to weigh
@@ -10,7 +13,7 @@ import (
 type fetcher struct {
 	count  int
 	weight func(i int) int64
-	fetch  func(ctx context.Context, i int) (*buffer, error)
+	fetch  func(ctx context.Context, i int) (*buffer.Buffer, error)
 }
 
 // readahead gives a stream's objects in order, while it fetches the next ones
@@ -30,7 +33,7 @@ type readahead struct {
 
 type future struct {
 	ready  chan struct{}
-	buf    *buffer
+	buf    *buffer.Buffer
 	err    error
 	budget int64 // what to give back
 }
@@ -38,8 +41,8 @@ type future struct {
 // newReadahead starts nothing yet; close must be called.
 func (r *Repository) newReadahead(ctx context.Context, source fetcher) *readahead {
 	a := &readahead{repo: r, source: source, width: max(2*runtime.GOMAXPROCS(0), 8)}
-	if _, remote := r.store.(*remoteStore); remote {
-		a.width = remoteInFlight // hide the round trips
+	if _, remote := r.store.(remoteStore); remote {
+		a.width = serve.InFlight // hide the round trips
 	}
 	a.ctx, a.cancel = context.WithCancel(ctx)
 	a.detach = context.AfterFunc(r.ctx, a.cancel)
@@ -47,7 +50,7 @@ func (r *Repository) newReadahead(ctx context.Context, source fetcher) *readahea
 }
 
 // get gives the next object, nil at the end; the reference is the caller's.
-func (a *readahead) get() (*buffer, error) {
+func (a *readahead) get() (*buffer.Buffer, error) {
 	a.fill()
 	if len(a.queue) == 0 {
 		return nil, nil
@@ -93,7 +96,7 @@ func (a *readahead) close() {
 		<-f.ready
 		a.repo.ahead.Release(f.budget)
 		if f.buf != nil {
-			f.buf.release()
+			f.buf.Release()
 		}
 	}
 	a.queue = nil

@@ -110,7 +110,7 @@ func readIDs(r *msgpack.Reader) ([]ID, error) {
 	ids := make([]ID, 0, min(n, r.Len()/33))
 	for range n {
 		var id ID
-		if err := readID(r, &id); err != nil {
+		if err := r.Bytes32((*[32]byte)(&id)); err != nil {
 			return nil, err
 		}
 		ids = append(ids, id)

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"sync"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
 )
 
 // Chunk is one piece of a file's content.
@@ -27,8 +29,8 @@ type chunkCache struct {
 
 type cacheEntry struct {
 	chunk Chunk
-	ready chan struct{} // closed once buf or err is set
-	buf   *buffer       // the cache's own reference
+	ready chan struct{}  // closed once buf or err is set
+	buf   *buffer.Buffer // the cache's own reference
 	err   error
 	place *list.Element // nil while fetching
 }
@@ -38,7 +40,7 @@ func newChunkCache(r *Repository, maxBytes int64) *chunkCache {
 }
 
 // get gives a chunk's plaintext; the reference is the caller's.
-func (c *chunkCache) get(ctx context.Context, chunk Chunk) (*buffer, error) {
+func (c *chunkCache) get(ctx context.Context, chunk Chunk) (*buffer.Buffer, error) {
 	for {
 		e, buf := c.lookup(chunk)
 		if buf != nil {
@@ -61,12 +63,12 @@ func (c *chunkCache) get(ctx context.Context, chunk Chunk) (*buffer, error) {
 // prefetch begins to fetch a chunk that is likely to be asked for.
 func (c *chunkCache) prefetch(chunk Chunk) {
 	if _, buf := c.lookup(chunk); buf != nil {
-		buf.release()
+		buf.Release()
 	}
 }
 
 // lookup gives the chunk's data when it is there, else the entry to wait for.
-func (c *chunkCache) lookup(chunk Chunk) (*cacheEntry, *buffer) {
+func (c *chunkCache) lookup(chunk Chunk) (*cacheEntry, *buffer.Buffer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[chunk.ID]; ok && e.chunk.Size == chunk.Size {
@@ -74,7 +76,7 @@ func (c *chunkCache) lookup(chunk Chunk) (*cacheEntry, *buffer) {
 			return e, nil
 		}
 		c.order.MoveToFront(e.place)
-		e.buf.retain()
+		e.buf.Retain()
 		return e, e.buf
 	}
 	e := &cacheEntry{chunk: chunk, ready: make(chan struct{})}
@@ -102,7 +104,7 @@ func (c *chunkCache) fetch(ctx context.Context, e *cacheEntry) {
 	}
 	e.buf = buf
 	e.place = c.order.PushFront(e)
-	c.bytes += int64(len(buf.mem))
+	c.bytes += int64(buf.Cap())
 	for c.bytes > c.max && c.order.Len() > 1 {
 		c.evict(c.order.Back())
 	}
@@ -112,11 +114,11 @@ func (c *chunkCache) fetch(ctx context.Context, e *cacheEntry) {
 func (c *chunkCache) evict(place *list.Element) {
 	e := c.order.Remove(place).(*cacheEntry)
 	e.place = nil
-	c.bytes -= int64(len(e.buf.mem))
+	c.bytes -= int64(e.buf.Cap())
 	if c.entries[e.chunk.ID] == e {
 		delete(c.entries, e.chunk.ID)
 	}
-	e.buf.release()
+	e.buf.Release()
 }
 
 // retain takes a reference unless the entry was evicted.
@@ -126,7 +128,7 @@ func (c *chunkCache) retain(e *cacheEntry) bool {
 	if e.place == nil {
 		return false
 	}
-	e.buf.retain()
+	e.buf.Retain()
 	return true
 }
 
@@ -140,7 +142,7 @@ func (c *chunkCache) drop() {
 }
 
 // chunk fetches a chunk's plaintext, past the cache.
-func (r *Repository) chunk(ctx context.Context, c Chunk) (*buffer, error) {
+func (r *Repository) chunk(ctx context.Context, c Chunk) (*buffer.Buffer, error) {
 	if c.Size > maxObjectSize {
 		return nil, &IntegrityError{Object: c.ID, What: "size", Err: fmt.Errorf("%d bytes", c.Size)}
 	}

@@ -1,44 +1,44 @@
 package borgio
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
+
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // What can go wrong, for [errors.Is]. ErrNoBorg and ErrHostKey are kinds of
 // ErrUnreachable.
 var (
 	// ErrNotRepository: nothing is there, or something else than a repository.
-	ErrNotRepository = fmt.Errorf("not a borg repository: %w", fs.ErrNotExist)
+	ErrNotRepository = fault.ErrNotRepository
 	// ErrUnsupported: made by Attic, Borg 1.0 or 2, or with a feature this
 	// package does not know.
-	ErrUnsupported = errors.New("unsupported repository")
+	ErrUnsupported = fault.ErrUnsupported
 
 	// ErrNoPassphrase: the key needs a passphrase and none was given.
-	ErrNoPassphrase = errors.New("passphrase needed")
+	ErrNoPassphrase = fault.ErrNoPassphrase
 	// ErrPassphrase: the passphrase given is wrong.
-	ErrPassphrase = errors.New("wrong passphrase")
+	ErrPassphrase = fault.ErrPassphrase
 	// ErrKeyMissing: there is no key file, or no key in the repository.
-	ErrKeyMissing = errors.New("key missing")
+	ErrKeyMissing = fault.ErrKeyMissing
 	// ErrKeyMismatch: the key belongs to another repository.
-	ErrKeyMismatch = errors.New("key of another repository")
+	ErrKeyMismatch = fault.ErrKeyMismatch
 
 	// ErrLocked: a writer holds the repository.
-	ErrLocked = errors.New("repository is locked")
+	ErrLocked = fault.ErrLocked
 	// ErrUnreachable: the remote could not be reached, vanished, or gave no
 	// answer in time.
-	ErrUnreachable = errors.New("remote unreachable")
+	ErrUnreachable = fault.ErrUnreachable
 	// ErrNoBorg: the remote can be logged in to, but has no borg.
-	ErrNoBorg = fmt.Errorf("%w: no borg there", ErrUnreachable)
+	ErrNoBorg = fault.ErrNoBorg
 	// ErrHostKey: ssh does not know or does not trust the remote's host key.
-	ErrHostKey = fmt.Errorf("%w: host key verification failed", ErrUnreachable)
+	ErrHostKey = fault.ErrHostKey
 
 	// ErrIntegrity: data is damaged, missing or forged. The error is an
 	// [*IntegrityError].
-	ErrIntegrity = errors.New("damaged data")
+	ErrIntegrity = fault.ErrIntegrity
 	// ErrClosed: the repository or file was closed.
-	ErrClosed = fmt.Errorf("borg repository: %w", fs.ErrClosed)
+	ErrClosed = fault.ErrClosed
 )
 
 // IntegrityError tells which object failed which check. It matches

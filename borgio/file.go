@@ -6,6 +6,8 @@ import (
 	"io"
 	"sort"
 	"sync"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
 )
 
 // File is the content of a regular file. Reading is safe from many goroutines.
@@ -76,8 +78,8 @@ func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, e
 			return n, fmt.Errorf("read at %d: %w", off+int64(n), err)
 		}
 		begin := f.ends[i] - int64(f.chunks[i].Size)
-		n += copy(p[n:], buf.data[off+int64(n)-begin:])
-		buf.release()
+		n += copy(p[n:], buf.Data[off+int64(n)-begin:])
+		buf.Release()
 	}
 	if n < len(p) {
 		return n, io.EOF
@@ -142,7 +144,7 @@ func (f *File) WriteToContext(ctx context.Context, w io.Writer) (n int64, err er
 	ahead := f.repo.newReadahead(ctx, fetcher{
 		count:  len(f.chunks),
 		weight: func(i int) int64 { return int64(f.chunks[i].Size) },
-		fetch: func(ctx context.Context, i int) (*buffer, error) {
+		fetch: func(ctx context.Context, i int) (*buffer.Buffer, error) {
 			return f.repo.chunk(ctx, f.chunks[i])
 		},
 	})
@@ -152,8 +154,8 @@ func (f *File) WriteToContext(ctx context.Context, w io.Writer) (n int64, err er
 		if err != nil {
 			return n, fmt.Errorf("read at %d: %w", n, err)
 		}
-		m, err := w.Write(buf.data)
-		buf.release()
+		m, err := w.Write(buf.Data)
+		buf.Release()
 		n += int64(m)
 		if err != nil {
 			return n, err

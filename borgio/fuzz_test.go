@@ -1,15 +1,15 @@
 package borgio
 
 import (
-	"bufio"
 	"bytes"
-	"encoding/base64"
 	"log/slog"
 	"os"
 	"strings"
 	"testing"
 
-	"github.com/s4-storage/s4/borgio/internal/msgpack"
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/compress"
+	"github.com/s4-storage/s4/borgio/internal/keys"
 )
 
 // Every parser of what a repository or server says must refuse nonsense
@@ -27,12 +27,12 @@ func frozenObjects(f *testing.F) (manifest, archive []byte, items [][]byte, stor
 		if err != nil {
 			f.Fatal(err)
 		}
-		stored = append(stored, bytes.Clone(raw.data))
-		b, err := r.object(f.Context(), id, unknownSize, maxMetadataSize)
+		stored = append(stored, bytes.Clone(raw.Data))
+		b, err := r.object(f.Context(), id, compress.UnknownSize, maxMetadataSize)
 		if err != nil {
 			f.Fatal(err)
 		}
-		return b.data
+		return b.Data
 	}
 	m, err := r.Manifest(f.Context())
 	if err != nil {
@@ -58,16 +58,16 @@ func FuzzSegment(f *testing.F) {
 		f.Add(b)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		r, pool := bytes.NewReader(in), &bufferPool{}
+		r, pool := bytes.NewReader(in), &buffer.Pool{}
 		_ = walkSegment(r, int64(len(in)), func(off int64, e entry) error {
 			if off+int64(e.size) > int64(len(in)) {
 				t.Fatalf("entry of %d bytes at %d of %d", e.size, off, len(in))
 			}
 			if b, err := readPut(r, off, e.id, 100, pool); err == nil {
-				if len(b.data) != int(e.size)-putHeaderSize {
-					t.Fatalf("object of %d bytes in an entry of %d", len(b.data), e.size)
+				if len(b.Data) != int(e.size)-putHeaderSize {
+					t.Fatalf("object of %d bytes in an entry of %d", len(b.Data), e.size)
 				}
-				b.release()
+				b.Release()
 			}
 			return nil
 		})
@@ -97,17 +97,20 @@ func FuzzManifest(f *testing.F) {
 	manifest, archive, _, _ := frozenObjects(f)
 	f.Add(manifest)
 	f.Add(archive)
-	k := &key{mode: mode{name: "none"}, typ: typePlain}
+	k, err := keys.New(keys.TypePlain, nil)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		if _, auth, err := parseManifest(in); err == nil && auth.known {
-			_ = k.checkTAM(in, auth.at, auth.salt, "manifest")
+			_ = k.CheckTAM(in, auth.at, auth.salt, "manifest")
 		}
 		if a, auth, err := parseArchive(ID{}, in); err == nil {
 			if 32*len(a.Items) > len(in) {
 				t.Fatal("more items than bytes")
 			}
 			if auth.known {
-				_ = k.checkTAM(in, auth.at, auth.salt, "archive")
+				_ = k.CheckTAM(in, auth.at, auth.salt, "archive")
 			}
 		}
 	})
@@ -147,32 +150,9 @@ func FuzzItems(f *testing.F) {
 	})
 }
 
-func FuzzKey(f *testing.F) {
-	conf, err := readConfig("testdata/mode-repokey-blake2")
-	if err != nil {
-		f.Fatal(err)
-	}
-	blob, err := base64.StdEncoding.DecodeString(strings.ReplaceAll(conf.key, "\n", ""))
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(blob)
-	f.Add(msgpack.AppendBytes(msgpack.AppendBytes(msgpack.AppendMap(nil, 1), "id_key"), make([]byte, 128)))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		if k, err := parseKeyText(base64.StdEncoding.EncodeToString(in)); err == nil && k.iterations < 10 {
-			_, _ = k.open("s4-test")
-		}
-		if m, err := parseKeyMaterial(in); err == nil {
-			for typ := range byte(8) {
-				_, _ = newKey(typ, m)
-			}
-		}
-	})
-}
-
 func FuzzDecompress(f *testing.F) {
 	for _, c := range []string{"none", "lz4", "zstd-3", "zlib-6", "lzma-6", "obfuscate-110-lz4"} {
-		s, err := openLocal(f.Context(), "testdata/comp-"+c, &bufferPool{}, slog.New(slog.DiscardHandler))
+		s, err := openLocal(f.Context(), "testdata/comp-"+c, &buffer.Pool{}, slog.New(slog.DiscardHandler))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -180,72 +160,28 @@ func FuzzDecompress(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(bytes.Clone(b.data[1:]), 100)
+		f.Add(bytes.Clone(b.Data[1:]), 100)
 		s.close()
 	}
-	d, err := newDecompressor(&bufferPool{})
+	d, err := compress.New(&buffer.Pool{})
 	if err != nil {
 		f.Fatal(err)
 	}
 	const limit = 1 << 20
 	f.Fuzz(func(t *testing.T, in []byte, size int) {
-		if b, err := d.decompress(in, unknownSize, limit); err == nil {
-			if len(b.data) > limit {
-				t.Fatalf("%d bytes", len(b.data))
+		if b, err := d.Decompress(in, compress.UnknownSize, limit); err == nil {
+			if len(b.Data) > limit {
+				t.Fatalf("%d bytes", len(b.Data))
 			}
-			again, err := d.decompress(in, len(b.data), limit)
-			if err != nil || !bytes.Equal(again.data, b.data) {
+			again, err := d.Decompress(in, len(b.Data), limit)
+			if err != nil || !bytes.Equal(again.Data, b.Data) {
 				t.Fatalf("with its size known: %v", err)
 			}
 		}
 		if size = max(size, 0); size <= limit {
-			if b, err := d.decompress(in, size, limit); err == nil && len(b.data) != size {
-				t.Fatalf("%d bytes where %d are due", len(b.data), size)
+			if b, err := d.Decompress(in, size, limit); err == nil && len(b.Data) != size {
+				t.Fatalf("%d bytes where %d are due", len(b.Data), size)
 			}
 		}
 	})
-}
-
-func FuzzFrame(f *testing.F) {
-	f.Add([]byte("\x82\xa1i\x01\xa1r\xa3abc"))
-	f.Add([]byte("\x82\xa1i\x01\xafexception_class\xaeObjectNotFound"))
-	f.Add(packCall(7, "get", []arg{{"id", msgpack.AppendBytes(nil, make([]byte, 32))}}))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		r, pool := bufio.NewReader(bytes.NewReader(in)), &bufferPool{}
-		for {
-			b, err := readFrame(r, pool)
-			if err != nil {
-				return
-			}
-			if err := msgpack.NewReader(b.data).Skip(); err != nil {
-				t.Fatalf("frame %x: %v", b.data, err)
-			}
-			if rep, err := parseReply(b.data); err == nil {
-				_, _, _ = serverVersion(rep.result)
-			}
-			b.release()
-		}
-	})
-}
-
-// TestBombsAreRefused feeds small payloads that would unpack to far more than
-// a caller allows.
-func TestBombsAreRefused(t *testing.T) {
-	d, err := newDecompressor(&bufferPool{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	lz4 := append([]byte{compLZ4, 0, 0x1f, 'a', 1, 0}, bytes.Repeat([]byte{255}, 1<<16)...)
-	zstd := []byte{compZstd, 0, 0x28, 0xb5, 0x2f, 0xfd, 0xe4, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0}
-	for name, bomb := range map[string][]byte{"lz4": lz4, "zstd": zstd} {
-		for _, size := range []int{unknownSize, 1000} {
-			if b, err := d.decompress(bomb, size, 1<<20); err == nil {
-				t.Errorf("%s: %d bytes came out", name, len(b.data))
-			}
-		}
-	}
-	if _, err := newXZReader(append([]byte(xzMagic), make([]byte, 6)...), 1000); err == nil {
-		t.Error("xz: an empty container was accepted")
-	}
 }

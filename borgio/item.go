@@ -179,7 +179,7 @@ func (p *itemParser) chunks(r *msgpack.Reader) error {
 			return errors.New("a chunk without size")
 		}
 		var c Chunk
-		if err := readID(r, &c.ID); err != nil {
+		if err := r.Bytes32((*[32]byte)(&c.ID)); err != nil {
 			return err
 		}
 		size, err := r.Int()

@@ -7,6 +7,8 @@ import (
 	"io"
 	"iter"
 
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/compress"
 	"github.com/s4-storage/s4/borgio/internal/msgpack"
 )
 
@@ -33,8 +35,8 @@ func (r *Repository) items(ctx context.Context, a *Archive, yield func(*Item, er
 	ahead := r.newReadahead(ctx, fetcher{
 		count:  len(a.Items),
 		weight: func(int) int64 { return guessedSize },
-		fetch: func(ctx context.Context, i int) (*buffer, error) {
-			return r.object(ctx, a.Items[i], unknownSize, maxObjectSize)
+		fetch: func(ctx context.Context, i int) (*buffer.Buffer, error) {
+			return r.object(ctx, a.Items[i], compress.UnknownSize, maxObjectSize)
 		},
 	})
 	defer ahead.close()
@@ -46,8 +48,8 @@ func (r *Repository) items(ctx context.Context, a *Archive, yield func(*Item, er
 		if err != nil {
 			return err
 		}
-		more, err := s.feed(buf.data, yield)
-		buf.release()
+		more, err := s.feed(buf.Data, yield)
+		buf.Release()
 		if err != nil {
 			return &IntegrityError{Object: a.Items[i], What: "items", Err: err}
 		}

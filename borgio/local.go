@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
 )
 
 // localStore reads a repository's files in place, without a lock. A writer
@@ -22,7 +24,7 @@ type localStore struct {
 	dir  string
 	conf config
 	log  *slog.Logger
-	pool *bufferPool
+	pool *buffer.Pool
 
 	refreshing sync.Mutex // one refresh at a time; held during I/O; guards what follows
 	newest     int64      // the last segment when it was last looked for
@@ -40,7 +42,7 @@ type localStore struct {
 const maxOpenSegments = 32
 
 // openLocal opens the repository in dir.
-func openLocal(ctx context.Context, dir string, pool *bufferPool, log *slog.Logger) (*localStore, error) {
+func openLocal(ctx context.Context, dir string, pool *buffer.Pool, log *slog.Logger) (*localStore, error) {
 	conf, err := readConfig(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, ErrNotRepository):
@@ -164,7 +166,7 @@ func (s *localStore) find(id ID) (p place, ok, lost bool, err error) {
 	return p, ok, s.lost[p.segment], nil
 }
 
-func (s *localStore) get(ctx context.Context, id ID, sizeHint int) (*buffer, error) {
+func (s *localStore) get(ctx context.Context, id ID, sizeHint int) (*buffer.Buffer, error) {
 	var failure error
 	var last place
 	for attempt := range attempts {
@@ -183,7 +185,7 @@ func (s *localStore) get(ctx context.Context, id ID, sizeHint int) (*buffer, err
 			}
 			return nil, missingSegment(id, p, failure)
 		case ok:
-			var b *buffer
+			var b *buffer.Buffer
 			if b, failure = s.read(p, id, sizeHint); failure == nil {
 				return b, nil
 			}
@@ -216,7 +218,7 @@ func missingSegment(id ID, p place, err error) error {
 	return damaged(id, "segment", "segment %d is missing: %w", p.segment, fs.ErrNotExist)
 }
 
-func (s *localStore) read(p place, id ID, sizeHint int) (*buffer, error) {
+func (s *localStore) read(p place, id ID, sizeHint int) (*buffer.Buffer, error) {
 	for {
 		f, err := s.segment(p.segment)
 		if err != nil {

@@ -116,7 +116,7 @@ func (m *Manifest) readArchives(r *msgpack.Reader) error {
 		err := r.Fields(func(field []byte) (err error) {
 			switch string(field) {
 			case "id":
-				err = readID(r, &a.ID)
+				err = r.Bytes32((*[32]byte)(&a.ID))
 			case "time":
 				a.Time, err = readTime(r)
 			default:

@@ -11,6 +11,10 @@ import (
 	"time"
 
 	"golang.org/x/sync/semaphore"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/compress"
+	"github.com/s4-storage/s4/borgio/internal/keys"
 )
 
 // Options are what opening a repository may need; the zero value is good.
@@ -49,12 +53,12 @@ const (
 // Repository is an open repository. It is safe for concurrent use.
 type Repository struct {
 	id    ID
-	env   environment
+	env   keys.Environ
 	log   *slog.Logger
 	store store
-	key   *key
-	comp  *decompressor
-	pool  *bufferPool
+	key   *keys.Key
+	comp  *compress.Decompressor
+	pool  *buffer.Pool
 	cache *chunkCache
 
 	fetching *semaphore.Weighted // fetchBytes
@@ -103,20 +107,20 @@ func open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 	r := &Repository{
 		env:      opts.Environ,
 		log:      opts.Logger,
-		pool:     &bufferPool{},
+		pool:     &buffer.Pool{},
 		fetching: semaphore.NewWeighted(fetchBytes),
 		ahead:    semaphore.NewWeighted(aheadBytes),
 	}
 	var err error
-	if r.comp, err = newDecompressor(r.pool); err != nil {
+	if r.comp, err = compress.New(r.pool); err != nil {
 		return nil, err
 	}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	r.cache = newChunkCache(r, opts.CacheBytes)
 	if loc.IsRemote() {
-		var s *remoteStore
+		var s remoteStore
 		if s, err = openRemote(ctx, loc, opts, r.pool); err == nil {
-			r.store, r.id = s, s.id
+			r.store, r.id = s, s.client.ID()
 		}
 	} else {
 		var s *localStore
@@ -140,49 +144,49 @@ func (r *Repository) openKey(ctx context.Context, prompt func(context.Context) (
 	if err != nil {
 		return err
 	}
-	defer stored.release()
-	if len(stored.data) == 0 {
+	defer stored.Release()
+	if len(stored.Data) == 0 {
 		return &IntegrityError{What: "key type"}
 	}
-	typ := stored.data[0]
-	md, err := modeOf(typ)
+	typ := stored.Data[0]
+	md, err := keys.ModeOf(typ)
 	if err != nil {
 		return err
 	}
-	if typ == typePassphrase {
-		typ = typeRepokey
+	if typ == keys.TypePassphrase {
+		typ = keys.TypeRepokey
 	}
-	var material *keyMaterial
-	if md.keyed {
+	var material *keys.Material
+	if md.Keyed {
 		if material, err = r.findKey(ctx, md, prompt); err != nil {
 			return err
 		}
 	}
-	r.key, err = newKey(typ, material)
+	r.key, err = keys.New(typ, material)
 	return err
 }
 
-func (r *Repository) findKey(ctx context.Context, md mode, prompt func(context.Context) (string, error)) (*keyMaterial, error) {
+func (r *Repository) findKey(ctx context.Context, md keys.Mode, prompt func(context.Context) (string, error)) (*keys.Material, error) {
 	var text string
 	var err error
-	if md.keyfile {
-		text, err = findKeyfile(r.env, r.id)
+	if md.Keyfile {
+		text, err = keys.FindFile(r.env, r.id)
 	} else if text, err = r.store.loadKey(ctx); err == nil && text == "" {
 		err = fmt.Errorf("%w: the repository holds none", ErrKeyMissing)
 	}
 	if err != nil {
 		return nil, err
 	}
-	sealed, err := parseKeyText(text)
+	sealed, err := keys.Parse(text)
 	if err != nil {
 		return nil, err
 	}
-	m, err := unseal(ctx, sealed, r.env, prompt)
+	m, err := keys.Unseal(ctx, sealed, r.env, prompt)
 	if err != nil {
 		return nil, err
 	}
-	if m.repository != r.id {
-		return nil, fmt.Errorf("%w: it is of %s", ErrKeyMismatch, m.repository)
+	if m.Repository != r.id {
+		return nil, fmt.Errorf("%w: it is of %s", ErrKeyMismatch, m.Repository)
 	}
 	return m, nil
 }
@@ -191,21 +195,21 @@ func (r *Repository) findKey(ctx context.Context, md mode, prompt func(context.C
 func (r *Repository) ID() ID { return r.id }
 
 // Encryption is Borg's name of the key mode: none, repokey, keyfile-blake2, …
-func (r *Repository) Encryption() string { return r.key.name }
+func (r *Repository) Encryption() string { return r.key.Name }
 
 // VerifyID reports whether data is the plaintext of the object id, so that a
 // caller may use bytes that it has already instead of fetching them.
-func (r *Repository) VerifyID(id ID, data []byte) bool { return r.key.id(data) == id }
+func (r *Repository) VerifyID(id ID, data []byte) bool { return r.key.ID(data) == id }
 
 // guessedSize is what an object of unknown size counts for before it is here.
 const guessedSize = 128 << 10
 
 // object fetches, authenticates, decrypts, decompresses and verifies one
-// object. size is its plaintext's length in bytes, or unknownSize when only
+// object. size is its plaintext's length in bytes, or compress.UnknownSize when only
 // the limit is known.
-func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffer, error) {
+func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffer.Buffer, error) {
 	expected := size
-	if size == unknownSize {
+	if size == compress.UnknownSize {
 		expected = guessedSize
 	}
 	weight := min(int64(expected)+4096, fetchBytes)
@@ -217,24 +221,26 @@ func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffe
 	if err != nil {
 		return nil, err
 	}
-	defer stored.release()
-	return r.decode(id, stored.data, size, limit)
+	defer stored.Release()
+	return r.decode(id, stored.Data, size, limit)
 }
 
 // decode does all of object but the fetching. stored is overwritten.
-func (r *Repository) decode(id ID, stored []byte, size, limit int) (*buffer, error) {
-	payload, err := r.key.decrypt(id, stored)
-	if err != nil {
+func (r *Repository) decode(id ID, stored []byte, size, limit int) (*buffer.Buffer, error) {
+	payload, err := r.key.Decrypt(stored)
+	if check, ok := errors.AsType[*keys.CheckError](err); ok {
+		return nil, &IntegrityError{Object: id, What: check.What, Err: check.Err}
+	} else if err != nil {
 		return nil, err
 	}
-	plain, err := r.comp.decompress(payload, size, limit)
+	plain, err := r.comp.Decompress(payload, size, limit)
 	if errors.Is(err, ErrUnsupported) {
 		return nil, fmt.Errorf("object %s: %w", id, err)
 	} else if err != nil {
 		return nil, &IntegrityError{Object: id, What: "compression", Err: err}
 	}
-	if id != manifestID && r.key.id(plain.data) != id {
-		plain.release()
+	if id != manifestID && r.key.ID(plain.Data) != id {
+		plain.Release()
 		return nil, &IntegrityError{Object: id, What: "id"}
 	}
 	return plain, nil
@@ -272,21 +278,21 @@ func (r *Repository) freshManifest(ctx context.Context) (*Manifest, error) {
 }
 
 func (r *Repository) readManifest(ctx context.Context) (*Manifest, error) {
-	plain, err := r.object(ctx, manifestID, unknownSize, maxMetadataSize)
+	plain, err := r.object(ctx, manifestID, compress.UnknownSize, maxMetadataSize)
 	if err != nil {
 		return nil, err
 	}
-	defer plain.release()
-	m, auth, err := parseManifest(plain.data)
+	defer plain.Release()
+	m, auth, err := parseManifest(plain.Data)
 	if errors.Is(err, ErrUnsupported) {
 		return nil, err
 	} else if err != nil {
 		return nil, &IntegrityError{What: "format", Err: err}
 	}
-	required := r.key.keyed && (r.key.tamRequired || tamRemembered(r.env, r.id))
+	required := r.key.Keyed && (r.key.TAMRequired || keys.TAMRemembered(r.env, r.id))
 	switch {
 	case auth.known:
-		if err := r.key.checkTAM(plain.data, auth.at, auth.salt, "manifest"); err != nil {
+		if err := r.key.CheckTAM(plain.Data, auth.at, auth.salt, "manifest"); err != nil {
 			return nil, &IntegrityError{What: "tam", Err: err}
 		}
 	case required:
@@ -309,19 +315,19 @@ func (r *Repository) Archive(ctx context.Context, id ID) (*Archive, error) {
 }
 
 func (r *Repository) archive(ctx context.Context, id ID) (*Archive, error) {
-	plain, err := r.object(ctx, id, unknownSize, maxMetadataSize)
+	plain, err := r.object(ctx, id, compress.UnknownSize, maxMetadataSize)
 	if err != nil {
 		return nil, err
 	}
-	defer plain.release()
-	a, auth, err := parseArchive(id, plain.data)
+	defer plain.Release()
+	a, auth, err := parseArchive(id, plain.Data)
 	if errors.Is(err, ErrUnsupported) {
 		return nil, err
 	} else if err != nil {
 		return nil, &IntegrityError{Object: id, What: "format", Err: err}
 	}
 	if auth.known {
-		if err := r.key.checkTAM(plain.data, auth.at, auth.salt, "archive"); err != nil {
+		if err := r.key.CheckTAM(plain.Data, auth.at, auth.salt, "archive"); err != nil {
 			r.log.Warn("archive is not authenticated: renamed or repaired by an old borg, or forged", "archive", a.Name, "id", id, "error", err)
 		}
 	}
@@ -357,6 +363,6 @@ func (r *Repository) Close() error {
 		err = r.store.close()
 	}
 	r.cache.drop()
-	r.comp.close()
+	r.comp.Close()
 	return err
 }

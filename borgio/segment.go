@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
 )
 
 // A segment file is a magic and entries; see the package comment.
@@ -68,14 +70,14 @@ const firstRead = 64 << 10
 
 // readPut reads and checks the PUT of id at off. The result's data is the
 // object alone. sizeHint is about how long the object is.
-func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *bufferPool) (*buffer, error) {
-	b := pool.get(putHeaderSize + min(max(sizeHint, 0), firstRead))
-	n, err := r.ReadAt(b.data, off)
+func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *buffer.Pool) (*buffer.Buffer, error) {
+	b := pool.Get(putHeaderSize + min(max(sizeHint, 0), firstRead))
+	n, err := r.ReadAt(b.Data, off)
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.release()
+		b.Release()
 		return nil, err
 	}
-	e, err := parseEntry(b.data[:n])
+	e, err := parseEntry(b.Data[:n])
 	switch {
 	case err != nil:
 	case e.tag != tagPut:
@@ -83,21 +85,21 @@ func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *bufferPool) (*
 	case e.id != id:
 		err = errors.New("entry holds another object")
 	case int(e.size) > n:
-		b = pool.grow(b, n, int(e.size))
-		if _, err = r.ReadAt(b.data[n:], off+int64(n)); errors.Is(err, io.EOF) {
+		b = pool.Grow(b, n, int(e.size))
+		if _, err = r.ReadAt(b.Data[n:], off+int64(n)); errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 	default:
-		b.data = b.data[:e.size]
+		b.Data = b.Data[:e.size]
 	}
-	if err == nil && crc32.ChecksumIEEE(b.data[4:]) != e.crc {
+	if err == nil && crc32.ChecksumIEEE(b.Data[4:]) != e.crc {
 		err = errors.New("checksum is wrong")
 	}
 	if err != nil {
-		b.release()
+		b.Release()
 		return nil, &IntegrityError{Object: id, What: "segment entry", Err: err}
 	}
-	b.data = b.data[putHeaderSize:]
+	b.Data = b.Data[putHeaderSize:]
 	return b, nil
 }
 

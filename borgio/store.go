@@ -1,13 +1,17 @@
 package borgio
 
-import "context"
+import (
+	"context"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+)
 
 // store gives objects by id as they are stored: encrypted and compressed.
 type store interface {
 	// get gives one object; the buffer's reference is the caller's. sizeHint
 	// is about how long it is, in bytes. A missing object is an
 	// IntegrityError that wraps fs.ErrNotExist.
-	get(ctx context.Context, id ID, sizeHint int) (*buffer, error)
+	get(ctx context.Context, id ID, sizeHint int) (*buffer.Buffer, error)
 	// refresh makes later gets see at least what is committed now. While the
 	// state that it gives stays the same, nothing has changed; zero means that
 	// this cannot be told.

@@ -6,6 +6,10 @@ import (
 	"errors"
 	"log/slog"
 	"testing"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/compress"
+	"github.com/s4-storage/s4/borgio/internal/keys"
 )
 
 // forger is a repository whose owner replaces one object.
@@ -15,11 +19,11 @@ type forger struct {
 	stored []byte
 }
 
-func (f *forger) get(ctx context.Context, id ID, hint int) (*buffer, error) {
+func (f *forger) get(ctx context.Context, id ID, hint int) (*buffer.Buffer, error) {
 	if id != f.id {
 		return f.store.get(ctx, id, hint)
 	}
-	return &buffer{data: bytes.Clone(f.stored)}, nil
+	return &buffer.Buffer{Data: bytes.Clone(f.stored)}, nil
 }
 
 // refresh keeps the manifest from being remembered.
@@ -36,19 +40,19 @@ func TestForgedManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer r.Close()
-		good, err := r.object(t.Context(), manifestID, unknownSize, maxMetadataSize)
+		good, err := r.object(t.Context(), manifestID, compress.UnknownSize, maxMetadataSize)
 		if err != nil {
 			t.Fatal(err)
 		}
-		pack := func(plain []byte) []byte { return append([]byte{r.key.typ, compNone, 0}, plain...) }
-		f := &forger{store: r.store, stored: pack(good.data)}
+		pack := func(plain []byte) []byte { return append([]byte{r.key.Type, compress.None, 0}, plain...) }
+		f := &forger{store: r.store, stored: pack(good.Data)}
 		r.store = f
 		if _, err := r.Manifest(t.Context()); err != nil {
 			t.Errorf("%s: repacked: %v", name, err)
 		}
 		for what, plain := range map[string][]byte{
-			"renamed archive": bytes.Replace(good.data, []byte("second"), []byte("sec0nd"), 1),
-			"renamed tam":     bytes.Replace(good.data, []byte("\xa3tam"), []byte("\xa3tum"), 1),
+			"renamed archive": bytes.Replace(good.Data, []byte("second"), []byte("sec0nd"), 1),
+			"renamed tam":     bytes.Replace(good.Data, []byte("\xa3tam"), []byte("\xa3tum"), 1),
 		} {
 			f.stored = pack(plain)
 			_, err := r.Manifest(t.Context())
@@ -72,13 +76,13 @@ func TestStaleArchiveAuthentication(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, err := r.object(t.Context(), m.Archives[0].ID, unknownSize, maxMetadataSize)
+	good, err := r.object(t.Context(), m.Archives[0].ID, compress.UnknownSize, maxMetadataSize)
 	if err != nil {
 		t.Fatal(err)
 	}
-	renamed := bytes.Replace(good.data, []byte("\xa4name\xa5first"), []byte("\xa4name\xa5other"), 1)
-	id := r.key.id(renamed)
-	r.store = &forger{store: r.store, id: id, stored: append([]byte{typePlain, compNone, 0}, renamed...)}
+	renamed := bytes.Replace(good.Data, []byte("\xa4name\xa5first"), []byte("\xa4name\xa5other"), 1)
+	id := r.key.ID(renamed)
+	r.store = &forger{store: r.store, id: id, stored: append([]byte{keys.TypePlain, compress.None, 0}, renamed...)}
 	a, err := r.Archive(t.Context(), id)
 	if err != nil || a.Name != "other" || !bytes.Contains(log.Bytes(), []byte("not authenticated")) {
 		t.Errorf("%+v, %v, logged %s", a, err, log.String())

@@ -300,3 +300,16 @@ func (r *Reader) Fields(fn func(key []byte) error) error {
 	}
 	return nil
 }
+
+// Bytes32 reads a byte string of 32 bytes, such as an id.
+func (r *Reader) Bytes32(into *[32]byte) error {
+	b, err := r.Bytes()
+	if err != nil {
+		return err
+	}
+	if len(b) != len(into) {
+		return fmt.Errorf("id of %d bytes", len(b))
+	}
+	*into = [32]byte(b)
+	return nil
+}

@@ -1,4 +1,6 @@
-package borgio
+// Package compress opens the payloads of BorgBackup 1.x objects: 2 bytes that
+// tell the compression, then the compressed plaintext.
+package compress
 
 import (
 	"bytes"
@@ -12,43 +14,48 @@ import (
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // The first byte of a payload tells how it is compressed, and the second is
 // zero, except for zlib, whose own header stands there.
 const (
-	compNone      = 0
+	None          = 0
 	compLZ4       = 1
 	compLZMA      = 2
 	compZstd      = 3
 	compObfuscate = 4
 )
 
-// unknownSize as a plaintext's size means that only the limit is known.
-const unknownSize = -1
+// UnknownSize as a plaintext's size means that only the limit is known.
+const UnknownSize = -1
 
 var errTooLarge = errors.New("plaintext is larger than allowed")
 
-// decompressor opens payloads. It is safe for concurrent use.
-type decompressor struct {
-	pool *bufferPool
+// Decompressor opens payloads. It is safe for concurrent use.
+type Decompressor struct {
+	pool *buffer.Pool
 	zstd *zstd.Decoder
 }
 
-func newDecompressor(pool *bufferPool) (*decompressor, error) {
+// New makes a Decompressor whose plaintexts lie in the pool's buffers.
+func New(pool *buffer.Pool) (*Decompressor, error) {
 	// Frames never decode beyond the capacity that they are given.
 	z, err := zstd.NewReader(nil, zstd.WithDecodeAllCapLimit(true), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	return &decompressor{pool, z}, nil
+	return &Decompressor{pool, z}, nil
 }
 
-func (d *decompressor) close() { d.zstd.Close() }
+// Close ends the decoders.
+func (d *Decompressor) Close() { d.zstd.Close() }
 
-// decompress gives the plaintext of a payload: exactly size bytes, or at most
-// limit when size is unknownSize. The payload is not changed.
-func (d *decompressor) decompress(payload []byte, size, limit int) (*buffer, error) {
+// Decompress gives the plaintext of a payload: exactly size bytes, or at most
+// limit when size is UnknownSize. The payload is not changed.
+func (d *Decompressor) Decompress(payload []byte, size, limit int) (*buffer.Buffer, error) {
 	if size > limit {
 		return nil, errTooLarge
 	}
@@ -67,12 +74,12 @@ func (d *decompressor) decompress(payload []byte, size, limit int) (*buffer, err
 	}
 	kind, zero, body := payload[0], payload[1], payload[2:]
 	switch {
-	case kind == compNone && zero == 0:
-		if size != unknownSize && len(body) != size || len(body) > limit {
+	case kind == None && zero == 0:
+		if size != UnknownSize && len(body) != size || len(body) > limit {
 			return nil, fmt.Errorf("%d bytes of plaintext", len(body))
 		}
-		b := d.pool.get(len(body))
-		copy(b.data, body)
+		b := d.pool.Get(len(body))
+		copy(b.Data, body)
 		return b, nil
 	case kind == compLZ4 && zero == 0:
 		return d.lz4(body, size, limit)
@@ -92,34 +99,34 @@ func (d *decompressor) decompress(payload []byte, size, limit int) (*buffer, err
 		defer r.Close()
 		return d.drain(r, size, limit)
 	}
-	return nil, fmt.Errorf("%w: compression %#02x%02x", ErrUnsupported, kind, zero)
+	return nil, fmt.Errorf("%w: compression %#02x%02x", fault.ErrUnsupported, kind, zero)
 }
 
 func maxPlain(size, limit int) int {
-	if size != unknownSize {
+	if size != UnknownSize {
 		return size
 	}
 	return limit
 }
 
 // lz4 decodes one raw block, which does not say how long its plaintext is.
-func (d *decompressor) lz4(body []byte, size, limit int) (*buffer, error) {
-	if size == unknownSize {
+func (d *Decompressor) lz4(body []byte, size, limit int) (*buffer.Buffer, error) {
+	if size == UnknownSize {
 		var err error
 		if size, err = lz4Size(body, limit); err != nil {
 			return nil, err
 		}
 	}
-	b := d.pool.get(max(size, 1))
-	n, err := lz4.UncompressBlock(body, b.data)
+	b := d.pool.Get(max(size, 1))
+	n, err := lz4.UncompressBlock(body, b.Data)
 	if err == nil && n != size {
 		err = fmt.Errorf("%d bytes of plaintext where %d are due", n, size)
 	}
 	if err != nil {
-		b.release()
+		b.Release()
 		return nil, fmt.Errorf("lz4: %w", err)
 	}
-	b.data = b.data[:size]
+	b.Data = b.Data[:size]
 	return b, nil
 }
 
@@ -154,7 +161,7 @@ func lz4Size(src []byte, limit int) (int, error) {
 	return total, nil
 }
 
-func (d *decompressor) zstandard(body []byte, size, limit int) (*buffer, error) {
+func (d *Decompressor) zstandard(body []byte, size, limit int) (*buffer.Buffer, error) {
 	var h zstd.Header
 	if err := h.Decode(body); err != nil {
 		return nil, fmt.Errorf("zstd: %w", err)
@@ -164,50 +171,50 @@ func (d *decompressor) zstandard(body []byte, size, limit int) (*buffer, error) 
 		return nil, errors.New("zstd: frame does not tell its size")
 	case h.FrameContentSize > uint64(maxPlain(size, limit)):
 		return nil, errTooLarge
-	case size != unknownSize && h.FrameContentSize != uint64(size):
+	case size != UnknownSize && h.FrameContentSize != uint64(size):
 		return nil, fmt.Errorf("zstd: %d bytes of plaintext where %d are due", h.FrameContentSize, size)
 	}
 	n := int(h.FrameContentSize)
-	b := d.pool.get(max(n, 1))
-	out, err := d.zstd.DecodeAll(body, b.data[:0:len(b.data)])
-	if err == nil && (len(out) != n || n > 0 && &out[0] != &b.data[0]) {
+	b := d.pool.Get(max(n, 1))
+	out, err := d.zstd.DecodeAll(body, b.Data[:0:len(b.Data)])
+	if err == nil && (len(out) != n || n > 0 && &out[0] != &b.Data[0]) {
 		err = fmt.Errorf("%d bytes of plaintext where %d are due", len(out), n)
 	}
 	if err != nil {
-		b.release()
+		b.Release()
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
-	b.data = b.data[:n]
+	b.Data = b.Data[:n]
 	return b, nil
 }
 
 // drain reads a decompressed stream to its end.
-func (d *decompressor) drain(r io.Reader, size, limit int) (*buffer, error) {
-	grow := size == unknownSize
+func (d *Decompressor) drain(r io.Reader, size, limit int) (*buffer.Buffer, error) {
+	grow := size == UnknownSize
 	if grow {
 		size = min(64<<10, limit)
 	}
-	b := d.pool.get(size + 1) // the end is seen by reading past it
+	b := d.pool.Get(size + 1) // the end is seen by reading past it
 	n := 0
 	for {
-		m, err := io.ReadFull(r, b.data[n:])
+		m, err := io.ReadFull(r, b.Data[n:])
 		n += m
 		switch {
-		case err == io.EOF || err == io.ErrUnexpectedEOF && n < len(b.data):
+		case err == io.EOF || err == io.ErrUnexpectedEOF && n < len(b.Data):
 			if n > limit || !grow && n != size {
-				b.release()
+				b.Release()
 				return nil, fmt.Errorf("%d bytes of plaintext", n)
 			}
-			b.data = b.data[:n]
+			b.Data = b.Data[:n]
 			return b, nil
 		case err != nil:
-			b.release()
+			b.Release()
 			return nil, fmt.Errorf("decompress: %w", err)
 		case !grow || n > limit:
-			b.release()
+			b.Release()
 			return nil, errTooLarge
 		}
-		b = d.pool.grow(b, n, min(2*n, limit+1))
+		b = d.pool.Grow(b, n, min(2*n, limit+1))
 	}
 }
 

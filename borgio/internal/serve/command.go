@@ -1,4 +1,4 @@
-package borgio
+package serve
 
 import (
 	"fmt"
@@ -24,13 +24,13 @@ const keepThroughInterrupt = `trap "" INT; exec "$@"`
 // serveCommand is the command line that borg itself would use. Nothing in it
 // overrides the user's ssh configuration, except that ssh is told not to ask
 // when nobody can answer.
-func serveCommand(loc Location, env environment) (command, error) {
+func serveCommand(o Options) (command, error) {
 	terminal := term.IsTerminal(int(os.Stdin.Fd()))
 	c := command{detached: !terminal, interactive: terminal}
 	if terminal {
 		c.argv = append(c.argv, "/bin/sh", "-c", keepThroughInterrupt, "sh")
 	}
-	rsh := env.get("BORG_RSH")
+	rsh, _ := o.Environ("BORG_RSH")
 	words, err := shlex.Split(rsh)
 	if err != nil {
 		return c, fmt.Errorf("BORG_RSH: %w", err)
@@ -42,14 +42,14 @@ func serveCommand(loc Location, env environment) (command, error) {
 		}
 	}
 	c.argv = append(c.argv, words...)
-	if loc.Port != 0 {
-		c.argv = append(c.argv, "-p", strconv.Itoa(loc.Port))
+	if o.Port != 0 {
+		c.argv = append(c.argv, "-p", strconv.Itoa(o.Port))
 	}
-	host := loc.Host
-	if loc.User != "" {
-		host = loc.User + "@" + host
+	host := o.Host
+	if o.User != "" {
+		host = o.User + "@" + host
 	}
-	remote := env.get("BORG_REMOTE_PATH")
+	remote, _ := o.Environ("BORG_REMOTE_PATH")
 	if remote == "" {
 		remote = "borg"
 	}

@@ -1,4 +1,8 @@
-package borgio
+// Package serve reads a BorgBackup 1.x repository on another host through the
+// "borg serve" that is there: msgpack calls {"i": n, "m": method, "a": {…}} down
+// a program's stdin and answers {"i": n, "r": result} from its stdout, in any
+// number at once.
+package serve
 
 import (
 	"bufio"
@@ -7,25 +11,27 @@ import (
 	"io"
 	"io/fs"
 
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/fault"
 	"github.com/s4-storage/s4/borgio/internal/msgpack"
 )
 
 // What a server may send in one answer: an object and its framing, or the
 // report of an exception. Deeper or longer answers end the connection.
 const (
-	maxFrameSize  = maxEntrySize + 1<<20
+	maxFrameSize  = 20<<20 + 1<<20
 	maxFrameDepth = 32
 )
 
 // readFrame reads the bytes of one msgpack value from a stream.
-func readFrame(r *bufio.Reader, pool *bufferPool) (*buffer, error) {
-	b := pool.get(4096)
+func readFrame(r *bufio.Reader, pool *buffer.Pool) (*buffer.Buffer, error) {
+	b := pool.Get(4096)
 	n := 0
 	var owed [maxFrameDepth]uint64 // values still to come, for each open container
 	depth := 0
 	owed[0] = 1
-	fail := func(err error) (*buffer, error) {
-		b.release()
+	fail := func(err error) (*buffer.Buffer, error) {
+		b.Release()
 		return nil, err
 	}
 	for {
@@ -33,7 +39,7 @@ func readFrame(r *bufio.Reader, pool *bufferPool) (*buffer, error) {
 			depth--
 		}
 		if depth < 0 {
-			b.data = b.data[:n]
+			b.Data = b.Data[:n]
 			return b, nil
 		}
 		owed[depth]--
@@ -67,10 +73,10 @@ func readFrame(r *bufio.Reader, pool *bufferPool) (*buffer, error) {
 		if n+h.Size+content > maxFrameSize {
 			return fail(fmt.Errorf("answer is longer than %d bytes", maxFrameSize))
 		}
-		if need := n + h.Size + content; need > len(b.data) {
-			b = pool.grow(b, n, max(need, min(2*len(b.data), maxFrameSize)))
+		if need := n + h.Size + content; need > len(b.Data) {
+			b = pool.Grow(b, n, max(need, min(2*len(b.Data), maxFrameSize)))
 		}
-		if _, err := io.ReadFull(r, b.data[n:n+h.Size+content]); err != nil {
+		if _, err := io.ReadFull(r, b.Data[n:n+h.Size+content]); err != nil {
 			return fail(err)
 		}
 		n += h.Size + content
@@ -84,33 +90,43 @@ type reply struct {
 	err    error  // the server's exception
 }
 
-// remoteError is an exception that the server reports.
-type remoteError struct {
+// What the server says of an object, for [errors.Is].
+var (
+	ErrNoObject  = fmt.Errorf("no such object: %w", fs.ErrNotExist)
+	ErrBadObject = fmt.Errorf("%w there", fault.ErrIntegrity)
+)
+
+// RemoteError is an exception that the server reports.
+type RemoteError struct {
 	class string
 	args  []string
 	text  string
 }
 
-func (e *remoteError) Error() string {
+func (e *RemoteError) Error() string {
 	if e.text != "" {
-		return fmt.Sprintf("borg serve: %s: %s", e.class, oneLine(e.text))
+		return fmt.Sprintf("borg serve: %s: %s", e.class, fault.OneLine(e.text))
 	}
 	return fmt.Sprintf("borg serve: %s %.200q", e.class, e.args)
 }
 
 // Unwrap gives the sentinel of the exception's class, nil for most.
-func (e *remoteError) Unwrap() error {
+func (e *RemoteError) Unwrap() error {
 	switch e.class {
 	case "DoesNotExist", "Repository.DoesNotExist", "InvalidRepository", "InvalidRepositoryConfig":
-		return ErrNotRepository
+		return fault.ErrNotRepository
 	case "AtticRepository":
-		return ErrUnsupported
+		return fault.ErrUnsupported
 	case "LockTimeout":
-		return ErrLocked
+		return fault.ErrLocked
 	case "LockFailed", "PathNotAllowed":
 		return fs.ErrPermission
-	case "IntegrityError", "CheckNeeded":
-		return ErrIntegrity
+	case "ObjectNotFound", "Repository.ObjectNotFound":
+		return ErrNoObject
+	case "IntegrityError":
+		return ErrBadObject
+	case "CheckNeeded":
+		return fault.ErrIntegrity
 	}
 	return nil
 }
@@ -119,10 +135,10 @@ func (e *remoteError) Unwrap() error {
 // the frame.
 func parseReply(frame []byte) (reply, error) {
 	rep := reply{call: -1}
-	var exc remoteError
+	var exc RemoteError
 	r := msgpack.NewReader(frame)
 	if r.Peek() == msgpack.Array {
-		return rep, fmt.Errorf("%w: the server speaks the protocol of borg 1.0", ErrUnsupported)
+		return rep, fmt.Errorf("%w: the server speaks the protocol of borg 1.0", fault.ErrUnsupported)
 	}
 	err := r.Fields(func(field []byte) (err error) {
 		switch string(field) {

@@ -1,4 +1,4 @@
-package borgio
+package serve
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // stderrTail keeps the last lines of what a remote says beside the protocol,
@@ -96,16 +98,16 @@ func explainExit(exit, cause error, said string) error {
 	if e, ok := errors.AsType[*exec.ExitError](exit); ok {
 		code = e.ExitCode()
 	}
-	kind := ErrUnreachable
+	kind := fault.ErrUnreachable
 	switch {
 	case strings.Contains(said, "Host key verification failed"), strings.Contains(said, "REMOTE HOST IDENTIFICATION HAS CHANGED"):
-		kind = ErrHostKey
+		kind = fault.ErrHostKey
 	case code == 127, strings.Contains(said, "command not found"):
-		kind = ErrNoBorg
+		kind = fault.ErrNoBorg
 	case strings.Contains(said, "Unexpected RPC data format"):
-		kind = ErrUnsupported
+		kind = fault.ErrUnsupported
 	}
-	switch said = oneLine(said); {
+	switch said = fault.OneLine(said); {
 	case said != "":
 		return fmt.Errorf("%w: %s", kind, said)
 	case errors.Is(cause, io.EOF) && exit != nil:

@@ -1,8 +1,9 @@
-package borgio
+package keys
 
 import (
 	"bufio"
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -14,18 +15,20 @@ import (
 	"strings"
 
 	"github.com/google/shlex"
+
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
-// environment looks variables up.
-type environment func(string) (string, bool)
+// Environ looks variables up.
+type Environ func(string) (string, bool)
 
-func (env environment) get(name string) string {
+func (env Environ) get(name string) string {
 	v, _ := env(name)
 	return v
 }
 
 // configDir is where Borg keeps what belongs to a user: KEYS or SECURITY.
-func (env environment) configDir(override, sub string) (string, error) {
+func (env Environ) configDir(override, sub string) (string, error) {
 	if d := env.get(override); d != "" {
 		return d, nil
 	}
@@ -53,18 +56,18 @@ const (
 	maxKeyBytes  = 64 << 10
 )
 
-// findKeyfile gives the text of the key file of repository id, without its
+// FindFile gives the text of the key file of repository id, without its
 // first line.
-func findKeyfile(env environment, id ID) (string, error) {
+func FindFile(env Environ, id [32]byte) (string, error) {
 	if path := env.get("BORG_KEY_FILE"); path != "" {
 		owner, text, err := readKeyfile(path)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return "", fmt.Errorf("%w: BORG_KEY_FILE: %w", ErrKeyMissing, err)
+			return "", fmt.Errorf("%w: BORG_KEY_FILE: %w", fault.ErrKeyMissing, err)
 		case err != nil:
 			return "", fmt.Errorf("key file %s: %w", path, err)
 		case owner != id:
-			return "", fmt.Errorf("%w: %s is of repository %s", ErrKeyMismatch, path, owner)
+			return "", fmt.Errorf("%w: %s is of repository %x", fault.ErrKeyMismatch, path, owner)
 		}
 		return text, nil
 	}
@@ -82,10 +85,10 @@ func findKeyfile(env environment, id ID) (string, error) {
 			return text, nil
 		}
 	}
-	return "", fmt.Errorf("%w: no file in %s is for repository %s", ErrKeyMissing, dir, id)
+	return "", fmt.Errorf("%w: no file in %s is for repository %x", fault.ErrKeyMissing, dir, id)
 }
 
-func readKeyfile(path string) (owner ID, text string, err error) {
+func readKeyfile(path string) (owner [32]byte, text string, err error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return owner, "", err
@@ -100,30 +103,27 @@ func readKeyfile(path string) (owner ID, text string, err error) {
 	if !ok {
 		return owner, "", errors.New("not a borg key file")
 	}
-	if owner, err = ParseID(hexID); err != nil {
-		return owner, "", err
+	if n, err := hex.Decode(owner[:], []byte(hexID[:min(len(hexID), 2*len(owner))])); err != nil || n != len(owner) || len(hexID) != 2*n {
+		return owner, "", fmt.Errorf("not a repository's id: %.70q", hexID)
 	}
 	rest, err := io.ReadAll(r)
 	return owner, string(rest), err
 }
 
-// tamRemembered reports whether borg has noted on this machine that the
+// TAMRemembered reports whether borg has noted on this machine that the
 // repository's manifest must be authenticated.
-func tamRemembered(env environment, id ID) bool {
+func TAMRemembered(env Environ, id [32]byte) bool {
 	dir, err := env.configDir("BORG_SECURITY_DIR", "security")
 	if err != nil {
 		return false
 	}
-	_, err = os.Stat(filepath.Join(dir, id.String(), "tam_required"))
+	_, err = os.Stat(filepath.Join(dir, hex.EncodeToString(id[:]), "tam_required"))
 	return err == nil
 }
 
-// HasPassphraseEnv reports whether the environment gives a passphrase, so that
-// nobody needs to be asked. It runs nothing. A nil environ is [os.LookupEnv].
+// HasPassphraseEnv reports whether the Environ gives a passphrase, so that
+// nobody needs to be asked. It runs nothing.
 func HasPassphraseEnv(environ func(string) (string, bool)) bool {
-	if environ == nil {
-		environ = os.LookupEnv
-	}
 	for _, name := range []string{"BORG_PASSPHRASE", "BORG_PASSCOMMAND", "BORG_PASSPHRASE_FD"} {
 		if _, ok := environ(name); ok {
 			return true
@@ -135,11 +135,8 @@ func HasPassphraseEnv(environ func(string) (string, bool)) bool {
 // PassphraseFromEnv gets the passphrase as borg does: from BORG_PASSPHRASE
 // (which may be empty), else the output of BORG_PASSCOMMAND, else what can be
 // read from the file descriptor BORG_PASSPHRASE_FD, which is used up by it.
-// ok is false when none is set. A nil environ is [os.LookupEnv].
+// ok is false when none is set.
 func PassphraseFromEnv(ctx context.Context, environ func(string) (string, bool)) (passphrase string, ok bool, err error) {
-	if environ == nil {
-		environ = os.LookupEnv
-	}
 	if v, ok := environ("BORG_PASSPHRASE"); ok {
 		return v, true, nil
 	}
@@ -153,7 +150,7 @@ func PassphraseFromEnv(ctx context.Context, environ func(string) (string, bool))
 		cmd.Stderr = &said
 		out, err := cmd.Output()
 		if err != nil {
-			return "", true, fmt.Errorf("run BORG_PASSCOMMAND: %w: %s", err, oneLine(said.String()))
+			return "", true, fmt.Errorf("run BORG_PASSCOMMAND: %w: %s", err, fault.OneLine(said.String()))
 		}
 		return strings.TrimRight(string(out), "\n"), true, nil
 	}
@@ -176,33 +173,24 @@ func PassphraseFromEnv(ctx context.Context, environ func(string) (string, bool))
 	return "", false, nil
 }
 
-// oneLine makes what a program said fit into an error message.
-func oneLine(s string) string {
-	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	if len(s) > 300 {
-		s = s[:300] + "…"
-	}
-	return s
-}
-
-// unseal opens a key with the passphrase that the environment or prompt gives.
-func unseal(ctx context.Context, k *sealedKey, env environment, prompt func(context.Context) (string, error)) (*keyMaterial, error) {
+// Unseal opens a key with the passphrase that the Environ or prompt gives.
+func Unseal(ctx context.Context, k *Sealed, env Environ, prompt func(context.Context) (string, error)) (*Material, error) {
 	pass, ok, err := PassphraseFromEnv(ctx, env)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoPassphrase, err)
+		return nil, fmt.Errorf("%w: %w", fault.ErrNoPassphrase, err)
 	}
 	if ok {
 		return k.open(pass)
 	}
 	m, err := k.open("")
-	if !errors.Is(err, ErrPassphrase) {
+	if !errors.Is(err, fault.ErrPassphrase) {
 		return m, err
 	}
 	if prompt == nil {
-		return nil, ErrNoPassphrase
+		return nil, fault.ErrNoPassphrase
 	}
 	if pass, err = prompt(ctx); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoPassphrase, err)
+		return nil, fmt.Errorf("%w: %w", fault.ErrNoPassphrase, err)
 	}
 	return k.open(pass)
 }

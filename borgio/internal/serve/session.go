@@ -1,4 +1,4 @@
-package borgio
+package serve
 
 import (
 	"bufio"
@@ -12,6 +12,9 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // session is one running "borg serve" with the repository open, and with it
@@ -22,7 +25,7 @@ type session struct {
 	stdin  io.WriteCloser
 	stdout io.ReadCloser
 	stderr *stderrTail
-	pool   *bufferPool
+	pool   *buffer.Pool
 	log    *slog.Logger
 	done   chan struct{} // closed once the process is gone and waited for
 
@@ -43,13 +46,13 @@ type session struct {
 type pendingCall struct {
 	ready chan struct{}
 	rep   reply
-	frame *buffer // that rep.result lies in
+	frame *buffer.Buffer // that rep.result lies in
 	err   error
 	left  bool // the caller gave up; the answer is dropped
 }
 
 // startSession starts the program; it speaks to nobody yet.
-func startSession(argv, env []string, ownSession bool, pool *bufferPool, log *slog.Logger) (*session, error) {
+func startSession(argv, env []string, ownSession bool, pool *buffer.Pool, log *slog.Logger) (*session, error) {
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives the call that starts it; shut and kill end it
 	cmd.Env = env
 	if ownSession {
@@ -69,7 +72,7 @@ func startSession(argv, env []string, ownSession bool, pool *bufferPool, log *sl
 		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrUnreachable, err)
+		return nil, fmt.Errorf("%w: %w", fault.ErrUnreachable, err)
 	}
 	go s.receive()
 	return s, nil
@@ -102,30 +105,30 @@ func (s *session) finish(cause error) error {
 	}
 	werr := s.cmd.Wait()
 	kill.Stop()
-	if errors.Is(cause, ErrUnsupported) {
+	if errors.Is(cause, fault.ErrUnsupported) {
 		return cause
 	}
 	return explainExit(werr, cause, s.stderr.String())
 }
 
 // deliver gives an answer to its caller.
-func (s *session) deliver(frame *buffer) error {
-	rep, err := parseReply(frame.data)
+func (s *session) deliver(frame *buffer.Buffer) error {
+	rep, err := parseReply(frame.Data)
 	if err != nil {
-		frame.release()
+		frame.Release()
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := s.pending[rep.call]
 	if c == nil {
-		frame.release()
+		frame.Release()
 		return fmt.Errorf("answer to call %d, which nobody made", rep.call)
 	}
 	delete(s.pending, rep.call)
 	s.heard = time.Now()
 	if c.left {
-		frame.release()
+		frame.Release()
 	} else {
 		c.rep, c.frame = rep, frame
 	}
@@ -160,7 +163,7 @@ func (s *session) kill() {
 
 // call sends a call and waits for its answer. The frame holds the result; its
 // reference is the caller's. A call whose ctx ends leaves the session usable.
-func (s *session) call(ctx context.Context, method string, args ...arg) (reply, *buffer, error) {
+func (s *session) call(ctx context.Context, method string, args ...arg) (reply, *buffer.Buffer, error) {
 	c := &pendingCall{ready: make(chan struct{})}
 	s.mu.Lock()
 	if s.err != nil {
@@ -189,7 +192,7 @@ func (s *session) call(ctx context.Context, method string, args ...arg) (reply, 
 		defer s.mu.Unlock()
 		c.left = true
 		if c.frame != nil {
-			c.frame.release()
+			c.frame.Release()
 		}
 		return reply{}, nil, ctx.Err()
 	}
@@ -197,7 +200,7 @@ func (s *session) call(ctx context.Context, method string, args ...arg) (reply, 
 		return reply{}, nil, c.err
 	}
 	if c.rep.err != nil {
-		c.frame.release()
+		c.frame.Release()
 		return c.rep, nil, c.rep.err
 	}
 	return c.rep, c.frame, nil

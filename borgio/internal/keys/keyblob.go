@@ -1,4 +1,4 @@
-package borgio
+package keys
 
 import (
 	"crypto/aes"
@@ -11,37 +11,38 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/s4-storage/s4/borgio/internal/fault"
 	"github.com/s4-storage/s4/borgio/internal/msgpack"
 )
 
-// sealedKey is a key blob: key material encrypted with a passphrase.
-type sealedKey struct {
+// Sealed is a key blob: key material encrypted with a passphrase.
+type Sealed struct {
 	iterations int
 	salt, hash []byte
 	data       []byte
 }
 
-// keyMaterial is what a sealed key holds.
-type keyMaterial struct {
-	repository  ID
+// Material is what a sealed key holds.
+type Material struct {
+	Repository  [32]byte
 	encKey      []byte // AES-256
 	encHMACKey  []byte // authenticates ciphertext
 	idKey       []byte // makes object ids
-	tamRequired bool
+	TAMRequired bool   // a manifest without authentication is forged
 }
 
 // maxIterations bounds the work that a hostile key blob can ask for; Borg 1.x
 // writes 100,000.
 const maxIterations = 10_000_000
 
-// parseKeyText decodes the base64 text of a key as the repository or a key
+// Parse decodes the base64 text of a key as the repository or a key
 // file (without its first line) holds it.
-func parseKeyText(text string) (*sealedKey, error) {
+func Parse(text string) (*Sealed, error) {
 	raw, err := base64.StdEncoding.DecodeString(strings.Join(strings.Fields(text), ""))
 	if err != nil {
 		return nil, fmt.Errorf("key: %w", err)
 	}
-	k := &sealedKey{}
+	k := &Sealed{}
 	r := msgpack.NewReader(raw)
 	version, algorithm := int64(0), ""
 	err = r.Fields(func(field []byte) (err error) {
@@ -71,15 +72,15 @@ func parseKeyText(text string) (*sealedKey, error) {
 	case err != nil:
 		return nil, fmt.Errorf("key: %w", err)
 	case version != 1 || algorithm != "sha256":
-		return nil, fmt.Errorf("%w: key of version %d, algorithm %.20q", ErrUnsupported, version, algorithm)
+		return nil, fmt.Errorf("%w: key of version %d, algorithm %.20q", fault.ErrUnsupported, version, algorithm)
 	case k.iterations == 0 || len(k.hash) != sha256.Size:
 		return nil, errors.New("key: fields are missing")
 	}
 	return k, nil
 }
 
-// open decrypts the key. A wrong passphrase gives [ErrPassphrase].
-func (k *sealedKey) open(passphrase string) (*keyMaterial, error) {
+// open decrypts the key. A wrong passphrase gives [fault.ErrPassphrase].
+func (k *Sealed) open(passphrase string) (*Material, error) {
 	kek, err := pbkdf2.Key(sha256.New, passphrase, k.salt, k.iterations, 32)
 	if err != nil {
 		return nil, fmt.Errorf("derive key from passphrase: %w", err)
@@ -93,23 +94,23 @@ func (k *sealedKey) open(passphrase string) (*keyMaterial, error) {
 	mac := hmac.New(sha256.New, kek)
 	mac.Write(plain)
 	if !hmac.Equal(mac.Sum(nil), k.hash) {
-		return nil, ErrPassphrase
+		return nil, fault.ErrPassphrase
 	}
 	return parseKeyMaterial(plain)
 }
 
-func parseKeyMaterial(plain []byte) (*keyMaterial, error) {
-	m := &keyMaterial{}
+func parseKeyMaterial(plain []byte) (*Material, error) {
+	m := &Material{}
 	r := msgpack.NewReader(plain)
 	err := r.Fields(func(field []byte) (err error) {
 		switch string(field) {
 		case "version":
 			var v int64
 			if v, err = r.Int(); err == nil && v != 1 {
-				err = fmt.Errorf("%w: version %d", ErrUnsupported, v)
+				err = fmt.Errorf("%w: version %d", fault.ErrUnsupported, v)
 			}
 		case "repository_id":
-			err = readID(r, &m.repository)
+			err = r.Bytes32(&m.Repository)
 		case "enc_key":
 			m.encKey, err = r.Bytes()
 		case "enc_hmac_key":
@@ -117,7 +118,7 @@ func parseKeyMaterial(plain []byte) (*keyMaterial, error) {
 		case "id_key":
 			m.idKey, err = r.Bytes()
 		case "tam_required":
-			m.tamRequired, err = r.Bool()
+			m.TAMRequired, err = r.Bool()
 		default:
 			err = r.Skip()
 		}
@@ -127,17 +128,4 @@ func parseKeyMaterial(plain []byte) (*keyMaterial, error) {
 		return nil, fmt.Errorf("key material: %w", err)
 	}
 	return m, nil
-}
-
-// readID reads 32 raw bytes.
-func readID(r *msgpack.Reader, id *ID) error {
-	b, err := r.Bytes()
-	if err != nil {
-		return err
-	}
-	if len(b) != len(id) {
-		return fmt.Errorf("id of %d bytes", len(b))
-	}
-	*id = ID(b)
-	return nil
 }

@@ -1,4 +1,6 @@
-package borgio
+// Package buffer gives counted memory, which streams of large objects use again
+// and again.
+package buffer
 
 import (
 	"math/bits"
@@ -6,14 +8,14 @@ import (
 	"sync/atomic"
 )
 
-// buffer is counted memory for one object, so that streams of megabyte-sized
+// Buffer is counted memory for one object, so that streams of megabyte-sized
 // objects reuse it instead of waiting for the garbage collector. It starts
-// with one reference; data must not be used after the last release.
-type buffer struct {
-	data []byte // what is in use of mem
+// with one reference; Data must not be used after the last release.
+type Buffer struct {
+	Data []byte // what is in use of mem
 	mem  []byte
 	refs atomic.Int32
-	pool *bufferPool
+	pool *Pool
 }
 
 // minPooled is the size in bytes below which reuse is not worth it.
@@ -22,13 +24,13 @@ const minPooled = 16 << 10
 // idleBytes is how much memory a pool keeps for later.
 const idleBytes = 8 << 20
 
-// bufferPool holds free buffers by size class: four classes to each power of
+// Pool holds free buffers by size class: four classes to each power of
 // two, so that at most a quarter of a new buffer lies idle. Unlike a sync.Pool
 // it hands out a larger buffer before it makes one, and keeps a bounded number
 // of bytes: chunks vary in size by a factor of sixteen.
-type bufferPool struct {
+type Pool struct {
 	mu   sync.Mutex // guards what follows
-	free [poolClasses][]*buffer
+	free [poolClasses][]*Buffer
 	idle int // bytes
 }
 
@@ -42,22 +44,22 @@ func sizeClass(n int) (class, size int) {
 	return shift*4 + quarter - 5, quarter << shift
 }
 
-// get gives a buffer of n bytes with arbitrary content.
-func (p *bufferPool) get(n int) *buffer {
-	var b *buffer
+// Get gives a buffer of n bytes with arbitrary content.
+func (p *Pool) Get(n int) *Buffer {
+	var b *Buffer
 	if n < minPooled {
-		b = &buffer{mem: make([]byte, n)}
+		b = &Buffer{mem: make([]byte, n)}
 	} else if b = p.reuse(n); b == nil {
 		_, size := sizeClass(n)
-		b = &buffer{mem: make([]byte, size), pool: p}
+		b = &Buffer{mem: make([]byte, size), pool: p}
 	}
-	b.data = b.mem[:n]
+	b.Data = b.mem[:n]
 	b.refs.Store(1)
 	return b
 }
 
 // reuse gives a free buffer of up to half as much again as n bytes, nil if there is none.
-func (p *bufferPool) reuse(n int) *buffer {
+func (p *Pool) reuse(n int) *Buffer {
 	class, _ := sizeClass(n)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -72,7 +74,7 @@ func (p *bufferPool) reuse(n int) *buffer {
 	return nil
 }
 
-func (p *bufferPool) put(b *buffer) {
+func (p *Pool) put(b *Buffer) {
 	class, _ := sizeClass(len(b.mem))
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -82,20 +84,25 @@ func (p *bufferPool) put(b *buffer) {
 	}
 }
 
-// grow gives a buffer of n bytes that begins with b's first keep bytes, and
+// Grow gives a buffer of n bytes that begins with b's first keep bytes, and
 // releases b.
-func (p *bufferPool) grow(b *buffer, keep, n int) *buffer {
-	g := p.get(n)
-	copy(g.data, b.data[:keep])
-	b.release()
+func (p *Pool) Grow(b *Buffer, keep, n int) *Buffer {
+	g := p.Get(n)
+	copy(g.Data, b.Data[:keep])
+	b.Release()
 	return g
 }
 
-func (b *buffer) retain() { b.refs.Add(1) }
+// Cap is how much memory the buffer takes, in bytes.
+func (b *Buffer) Cap() int { return len(b.mem) }
 
-func (b *buffer) release() {
+// Retain adds a reference.
+func (b *Buffer) Retain() { b.refs.Add(1) }
+
+// Release gives a reference back; the last one makes the memory reusable.
+func (b *Buffer) Release() {
 	if b.refs.Add(-1) == 0 && b.pool != nil {
-		b.data = nil
+		b.Data = nil
 		b.pool.put(b)
 	}
 }

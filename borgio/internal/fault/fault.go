@@ -1,0 +1,35 @@
+// Package fault holds what borgio and its inner packages share about errors:
+// the kinds that borgio exports, and how the words of a program are quoted.
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+)
+
+// The kinds of errors; borgio documents them under the same names.
+var (
+	ErrNotRepository = fmt.Errorf("not a borg repository: %w", fs.ErrNotExist)
+	ErrUnsupported   = errors.New("unsupported repository")
+	ErrNoPassphrase  = errors.New("passphrase needed")
+	ErrPassphrase    = errors.New("wrong passphrase")
+	ErrKeyMissing    = errors.New("key missing")
+	ErrKeyMismatch   = errors.New("key of another repository")
+	ErrLocked        = errors.New("repository is locked")
+	ErrUnreachable   = errors.New("remote unreachable")
+	ErrNoBorg        = fmt.Errorf("%w: no borg there", ErrUnreachable)
+	ErrHostKey       = fmt.Errorf("%w: host key verification failed", ErrUnreachable)
+	ErrIntegrity     = errors.New("damaged data")
+	ErrClosed        = fmt.Errorf("borg repository: %w", fs.ErrClosed)
+)
+
+// OneLine makes what a program said fit into an error message.
+func OneLine(s string) string {
+	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
+	if len(s) > 300 {
+		s = s[:300] + "…"
+	}
+	return s
+}

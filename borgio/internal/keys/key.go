@@ -1,0 +1,185 @@
+// Package keys holds a BorgBackup 1.x repository's key: where it is kept, how a
+// passphrase opens it, and what it does to objects: their ids, their MACs, their
+// encryption, and the authentication (TAM) inside manifests and archives.
+package keys
+
+import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+
+	"golang.org/x/crypto/blake2b"
+
+	"github.com/s4-storage/s4/borgio/internal/fault"
+)
+
+// The first byte of every stored object tells the repository's key mode.
+const (
+	typeKeyfile             = 0x00
+	TypePassphrase          = 0x01 // Attic's; its objects are those of repokey
+	TypePlain               = 0x02
+	TypeRepokey             = 0x03
+	typeBlakeKeyfile        = 0x04
+	typeBlakeRepokey        = 0x05
+	typeBlakeAuthenticated  = 0x06
+	typeAuthenticated       = 0x07
+	encryptedOverhead       = 1 + 32 + 8 // type, MAC, IV
+	authenticationKeyPrefix = "borg-metadata-authentication-"
+)
+
+// Mode is what a type byte stands for.
+type Mode struct {
+	Name      string // as borg calls it
+	blake2    bool   // hashes with BLAKE2b, else SHA-256
+	Keyed     bool   // has a key blob
+	encrypted bool
+	Keyfile   bool // the blob is in a file, else in the repository
+}
+
+// ModeOf tells the mode of a stored object by its first byte.
+func ModeOf(typ byte) (Mode, error) {
+	switch typ {
+	case TypePlain:
+		return Mode{Name: "none"}, nil
+	case typeKeyfile:
+		return Mode{Name: "keyfile", Keyed: true, encrypted: true, Keyfile: true}, nil
+	case TypeRepokey, TypePassphrase:
+		return Mode{Name: "repokey", Keyed: true, encrypted: true}, nil
+	case typeBlakeKeyfile:
+		return Mode{Name: "keyfile-blake2", blake2: true, Keyed: true, encrypted: true, Keyfile: true}, nil
+	case typeBlakeRepokey:
+		return Mode{Name: "repokey-blake2", blake2: true, Keyed: true, encrypted: true}, nil
+	case typeAuthenticated:
+		return Mode{Name: "authenticated", Keyed: true}, nil
+	case typeBlakeAuthenticated:
+		return Mode{Name: "authenticated-blake2", blake2: true, Keyed: true}, nil
+	}
+	return Mode{}, fmt.Errorf("%w: key type %#02x", fault.ErrUnsupported, typ)
+}
+
+// Key opens a repository's objects. It is safe for concurrent use.
+type Key struct {
+	Mode
+	Type byte // of the objects
+	Material
+	block cipher.Block // of encKey, when encrypted
+}
+
+// New makes a key from its type byte and, for the keyed modes, material.
+func New(typ byte, m *Material) (*Key, error) {
+	md, err := ModeOf(typ)
+	if err != nil {
+		return nil, err
+	}
+	k := &Key{Mode: md, Type: typ}
+	if !md.Keyed {
+		return k, nil
+	}
+	k.Material = *m
+	want := 32
+	if md.blake2 {
+		want = 128
+	}
+	if len(m.idKey) != want || md.encrypted && (len(m.encHMACKey) != want || len(m.encKey) != 32) {
+		return nil, errors.New("key material has the wrong length")
+	}
+	if md.encrypted {
+		k.block, err = aes.NewCipher(m.encKey)
+	}
+	return k, err
+}
+
+// hash is the mode's keyed hash. Borg's BLAKE2b is the plain hash of key and
+// data joined, not the keyed mode of RFC 7693.
+func (k *Key) hash(hashKey, data []byte) (sum [32]byte) {
+	switch {
+	case k.blake2:
+		h, err := blake2b.New256(nil)
+		if err != nil { // only a key could be wrong, and there is none
+			return [32]byte{}
+		}
+		h.Write(hashKey)
+		h.Write(data)
+		h.Sum(sum[:0])
+	case !k.Keyed:
+		return sha256.Sum256(data)
+	default:
+		h := hmac.New(sha256.New, hashKey)
+		h.Write(data)
+		h.Sum(sum[:0])
+	}
+	return sum
+}
+
+// ID is what plaintext is stored under.
+func (k *Key) ID(plain []byte) [32]byte { return k.hash(k.idKey, plain) }
+
+// CheckError says which check a stored object did not pass.
+type CheckError struct {
+	What string // "key type" or "mac"
+	Err  error  // nil when What tells all
+}
+
+func (e *CheckError) Error() string { return e.What + " is wrong" }
+
+// Decrypt authenticates a stored object and gives its payload, decrypted in
+// place and still compressed. Errors: [*CheckError].
+func (k *Key) Decrypt(stored []byte) ([]byte, error) {
+	if len(stored) < 1 || stored[0] != k.Type && (k.Type != TypeRepokey || stored[0] != TypePassphrase) {
+		return nil, &CheckError{"key type", fmt.Errorf("the object is not of mode %s", k.Name)}
+	}
+	if !k.encrypted {
+		return stored[1:], nil
+	}
+	if len(stored) < encryptedOverhead {
+		return nil, &CheckError{"mac", fmt.Errorf("%d bytes are too few", len(stored))}
+	}
+	mac, sealed := stored[1:33], stored[33:]
+	sum := k.hash(k.encHMACKey, sealed)
+	if subtle.ConstantTimeCompare(sum[:], mac) != 1 {
+		return nil, &CheckError{What: "mac"}
+	}
+	var counter [aes.BlockSize]byte
+	copy(counter[8:], sealed[:8])
+	payload := sealed[8:]
+	cipher.NewCTR(k.block, counter[:]).XORKeyStream(payload, payload)
+	return payload, nil
+}
+
+// tamKey derives the key that authenticates metadata of one kind, "manifest"
+// or "archive".
+func (k *Key) tamKey(salt []byte, kind string) ([]byte, error) {
+	if !k.Keyed { // authenticates nothing, but detects damage
+		return append(append([]byte(nil), salt...), kind...), nil
+	}
+	var secret []byte
+	secret = append(secret, k.idKey...)
+	secret = append(secret, k.encKey...)
+	secret = append(secret, k.encHMACKey...)
+	return hkdf.Key(sha512.New, secret, salt, authenticationKeyPrefix+kind, 64)
+}
+
+// CheckTAM compares a packed manifest's or archive's authentication with its
+// bytes. The authentication's 64 bytes lie in packed at offset at; while it is
+// computed they count as zeros.
+func (k *Key) CheckTAM(packed []byte, at int, salt []byte, kind string) error {
+	secret, err := k.tamKey(salt, kind)
+	if err != nil {
+		return err
+	}
+	const size = sha512.Size
+	h := hmac.New(sha512.New, secret)
+	h.Write(packed[:at])
+	h.Write(make([]byte, size))
+	h.Write(packed[at+size:])
+	if !hmac.Equal(h.Sum(nil), packed[at:at+size]) {
+		return errors.New("authentication does not match")
+	}
+	return nil
+}
