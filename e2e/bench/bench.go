@@ -76,8 +76,9 @@ func (b *bench) environment() []string {
 	in := func(name string) string { return filepath.Join(home, name) }
 	var env []string
 	for _, v := range os.Environ() {
-		switch prefix, _, _ := strings.Cut(v, "_"); prefix {
-		case "BORG", "RESTIC", "KOPIA", "XDG", "S4", "BENCH":
+		name, _, _ := strings.Cut(v, "=")
+		switch prefix, _, _ := strings.Cut(name, "_"); prefix {
+		case "BORG", "RESTIC", "KOPIA", "XDG", "S4", "BENCH", "GODEBUG":
 		default:
 			env = append(env, v)
 		}
