@@ -40,7 +40,7 @@ func TestRemoteFailures(t *testing.T) {
 		{"silent", "exec sleep 100", borgio.ErrUnreachable, "no answer"},
 		{"chatter", "echo hello, this is a login message; exec sleep 100", borgio.ErrUnreachable, ""},
 		{"borg 1.0", `printf '\224\001\001\300\002'; exec sleep 100`, borgio.ErrUnsupported, "1.0"},
-		{"borg 2", `printf '\202\241i\001\241r\201\256server_version\224\002\000\000\377'; exec sleep 100`, borgio.ErrUnsupported, "2.0"},
+		{"borg 2", `head -c 1 >/dev/null; printf '\202\241i\001\241r\201\256server_version\224\002\000\000\377'; exec sleep 100`, borgio.ErrUnsupported, "2.0"},
 		{"endless", `printf '\333\377\377\377\377'; exec cat /dev/zero`, borgio.ErrUnreachable, "longer"},
 		{"deep", `yes "$(printf '\221')" | tr -d '\n'`, borgio.ErrUnreachable, "deep"},
 		{"stray answer", `printf '\202\241i\011\241r\300'; exec sleep 100`, borgio.ErrUnreachable, "nobody"},

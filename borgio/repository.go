@@ -43,11 +43,11 @@ const (
 	defaultTimeout    = time.Minute
 	defaultLockWait   = 10 * time.Second
 
-	// fetchBytes bounds the objects that are in memory as they are stored;
+	// fetchBytes bounds the objects that are being fetched and opened;
 	// aheadBytes the plaintexts that are there before anyone asked for them,
 	// over all streams.
-	fetchBytes = 8 << 20
-	aheadBytes = 8 << 20
+	fetchBytes = 10 << 20
+	aheadBytes = 6 << 20
 )
 
 // Repository is an open repository. It is safe for concurrent use.
@@ -222,12 +222,22 @@ func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffe
 		return nil, err
 	}
 	defer stored.Release()
-	return r.decode(id, stored.Data, size, limit)
+	var plain *buffer.Buffer
+	if fault := onFault(func() { plain, err = r.decode(id, stored.Data, size, limit) }); fault != nil {
+		return nil, fmt.Errorf("object %s: %w", id, fault)
+	}
+	return plain, err
 }
 
-// decode does all of object but the fetching. stored is overwritten.
+// decode does all of object but the fetching.
 func (r *Repository) decode(id ID, stored []byte, size, limit int) (*buffer.Buffer, error) {
-	payload, err := r.key.Decrypt(stored)
+	var scratch []byte
+	if r.key.Encrypted {
+		b := r.pool.Get(len(stored))
+		defer b.Release()
+		scratch = b.Data
+	}
+	payload, err := r.key.Decrypt(stored, scratch)
 	if check, ok := errors.AsType[*keys.CheckError](err); ok {
 		return nil, &IntegrityError{Object: id, What: check.What, Err: check.Err}
 	} else if err != nil {

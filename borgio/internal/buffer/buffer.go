@@ -16,13 +16,21 @@ type Buffer struct {
 	mem  []byte
 	refs atomic.Int32
 	pool *Pool
+	free func() // for memory that is no pool's
+}
+
+// Of makes a buffer of foreign memory; free is called by the last release.
+func Of(data []byte, free func()) *Buffer {
+	b := &Buffer{Data: data, mem: data, free: free}
+	b.refs.Store(1)
+	return b
 }
 
 // minPooled is the size in bytes below which reuse is not worth it.
 const minPooled = 16 << 10
 
 // idleBytes is how much memory a pool keeps for later.
-const idleBytes = 8 << 20
+const idleBytes = 6 << 20
 
 // Pool holds free buffers by size class: four classes to each power of
 // two, so that at most a quarter of a new buffer lies idle. Unlike a sync.Pool
@@ -101,8 +109,14 @@ func (b *Buffer) Retain() { b.refs.Add(1) }
 
 // Release gives a reference back; the last one makes the memory reusable.
 func (b *Buffer) Release() {
-	if b.refs.Add(-1) == 0 && b.pool != nil {
-		b.Data = nil
+	if b.refs.Add(-1) > 0 {
+		return
+	}
+	b.Data = nil
+	switch {
+	case b.free != nil:
+		b.free()
+	case b.pool != nil:
 		b.pool.put(b)
 	}
 }

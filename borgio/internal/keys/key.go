@@ -38,7 +38,7 @@ type Mode struct {
 	Name      string // as borg calls it
 	blake2    bool   // hashes with BLAKE2b, else SHA-256
 	Keyed     bool   // has a key blob
-	encrypted bool
+	Encrypted bool
 	Keyfile   bool // the blob is in a file, else in the repository
 }
 
@@ -48,13 +48,13 @@ func ModeOf(typ byte) (Mode, error) {
 	case TypePlain:
 		return Mode{Name: "none"}, nil
 	case typeKeyfile:
-		return Mode{Name: "keyfile", Keyed: true, encrypted: true, Keyfile: true}, nil
+		return Mode{Name: "keyfile", Keyed: true, Encrypted: true, Keyfile: true}, nil
 	case TypeRepokey, TypePassphrase:
-		return Mode{Name: "repokey", Keyed: true, encrypted: true}, nil
+		return Mode{Name: "repokey", Keyed: true, Encrypted: true}, nil
 	case typeBlakeKeyfile:
-		return Mode{Name: "keyfile-blake2", blake2: true, Keyed: true, encrypted: true, Keyfile: true}, nil
+		return Mode{Name: "keyfile-blake2", blake2: true, Keyed: true, Encrypted: true, Keyfile: true}, nil
 	case typeBlakeRepokey:
-		return Mode{Name: "repokey-blake2", blake2: true, Keyed: true, encrypted: true}, nil
+		return Mode{Name: "repokey-blake2", blake2: true, Keyed: true, Encrypted: true}, nil
 	case typeAuthenticated:
 		return Mode{Name: "authenticated", Keyed: true}, nil
 	case typeBlakeAuthenticated:
@@ -86,10 +86,10 @@ func New(typ byte, m *Material) (*Key, error) {
 	if md.blake2 {
 		want = 128
 	}
-	if len(m.idKey) != want || md.encrypted && (len(m.encHMACKey) != want || len(m.encKey) != 32) {
+	if len(m.idKey) != want || md.Encrypted && (len(m.encHMACKey) != want || len(m.encKey) != 32) {
 		return nil, errors.New("key material has the wrong length")
 	}
-	if md.encrypted {
+	if md.Encrypted {
 		k.block, err = aes.NewCipher(m.encKey)
 	}
 	return k, err
@@ -128,13 +128,15 @@ type CheckError struct {
 
 func (e *CheckError) Error() string { return e.What + " is wrong" }
 
-// Decrypt authenticates a stored object and gives its payload, decrypted in
-// place and still compressed. Errors: [*CheckError].
-func (k *Key) Decrypt(stored []byte) ([]byte, error) {
+// Decrypt authenticates a stored object and gives its payload, still
+// compressed. When the mode encrypts, the payload lies in scratch, which must be
+// at least as long as stored; else it is a part of stored. Errors:
+// [*CheckError].
+func (k *Key) Decrypt(stored, scratch []byte) ([]byte, error) {
 	if len(stored) < 1 || stored[0] != k.Type && (k.Type != TypeRepokey || stored[0] != TypePassphrase) {
 		return nil, &CheckError{"key type", fmt.Errorf("the object is not of mode %s", k.Name)}
 	}
-	if !k.encrypted {
+	if !k.Encrypted {
 		return stored[1:], nil
 	}
 	if len(stored) < encryptedOverhead {
@@ -147,8 +149,8 @@ func (k *Key) Decrypt(stored []byte) ([]byte, error) {
 	}
 	var counter [aes.BlockSize]byte
 	copy(counter[8:], sealed[:8])
-	payload := sealed[8:]
-	cipher.NewCTR(k.block, counter[:]).XORKeyStream(payload, payload)
+	payload := scratch[:len(sealed)-8]
+	cipher.NewCTR(k.block, counter[:]).XORKeyStream(payload, sealed[8:])
 	return payload, nil
 }
 
