@@ -142,7 +142,7 @@ func thisMachine() machine {
 	}
 	var s unix.Sysinfo_t
 	if unix.Sysinfo(&s) == nil {
-		m.Memory = uint64(s.Totalram) * uint64(s.Unit)
+		m.Memory = uint64(s.Totalram) * uint64(s.Unit) //nolint:unconvert // 32 bits wide on some machines
 	}
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
 		_, rest, _ := strings.Cut(string(text), "model name")
