@@ -133,7 +133,10 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 			return nil, errors.Join(reach.Explain(err, loc), repo.Close())
 		}
 	}
-	known := v.meet(repo)
+	known, err := v.meet(repo, Remote{}, true)
+	if err != nil {
+		return nil, err
+	}
 	past, err := v.Past(ctx)
 	if err != nil {
 		return nil, err
@@ -165,7 +168,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 	if name == "" {
 		name = cloneName(v.Name(), loc, dir)
 	}
-	if err := v.finishClone(loc, name, o.Name != "", result); err != nil {
+	if err := v.finishClone(loc, known.Encryption, name, o.Name != "", result); err != nil {
 		return result, err
 	}
 	// The first s4 said the volume's id in .s4/config only, after the index
@@ -262,7 +265,7 @@ func (v *Volume) identify(ctx context.Context, past *Past, target snapshot.Info)
 // finishClone completes the configuration: a name and id where the snapshot
 // brought none, and the way back to the repository, for this host alone where
 // the snapshot says something else.
-func (v *Volume) finishClone(loc borgio.Location, name string, rename bool, result *CloneResult) error {
+func (v *Volume) finishClone(loc borgio.Location, encryption, name string, rename bool, result *CloneResult) error {
 	if err := CheckName(name); err != nil {
 		return err
 	}
@@ -279,10 +282,9 @@ func (v *Volume) finishClone(loc borgio.Location, name string, rename bool, resu
 		place.Path = path.Dir(loc.Path)
 	}
 	if r, err := v.Remote("origin"); err != nil || r.URL != place.String() {
-		if err := v.local.Set("remote.origin.url", place.String()); err != nil {
-			return err
-		}
-		if err := v.local.Save(); err != nil {
+		err := errors.Join(v.local.Set("remote.origin.url", place.String()),
+			v.local.Set("remote.origin.encryption", encryption), v.local.Save())
+		if err != nil {
 			return err
 		}
 	}

@@ -50,7 +50,10 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 		return nil, err
 	}
 	result := &PullResult{Remote: remote.Name, URL: repo.Location.String()}
-	known := v.meet(repo)
+	known, err := v.meet(repo, remote, o.Force)
+	if err != nil {
+		return nil, err
+	}
 	past, err := v.Past(ctx)
 	if err != nil {
 		return nil, err
@@ -193,9 +196,9 @@ func (v *Volume) arrived(ctx context.Context, past *Past, target snapshot.Info, 
 	}
 	there := map[string]bool{}
 	for _, s := range held {
-		there[s.Handle] = true
+		there[s.ID] = true
 		if !s.Time.After(target.Time) {
-			known.see(s.Handle)
+			known.see(s.ID)
 		}
 	}
 	known.forget(there)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
 
@@ -62,7 +61,7 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	}
 	defer v.unlock()
 	result := &PushResult{Remote: remote.Name}
-	repo, err := v.reachOrCreate(ctx, remote, o.Report, result)
+	repo, err := v.reachOrCreate(ctx, remote, o, result)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +70,10 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	if err != nil {
 		return nil, errors.Join(err, repo.Close())
 	}
-	known := v.meet(repo)
+	known, err := v.meet(repo, remote, o.Force)
+	if err != nil {
+		return nil, err
+	}
 	past, err := v.Past(ctx)
 	if err != nil {
 		return nil, err
@@ -111,53 +113,6 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	return result, err
 }
 
-// reachOrCreate opens the remote's repository, making it on first use.
-func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, report Reporter, result *PushResult) (*repository, error) {
-	repo, err := v.reach(ctx, remote)
-	if err == nil {
-		return repo, nil
-	}
-	if repo == nil || !errors.Is(err, borgio.ErrNotRepository) {
-		return nil, err
-	}
-	loc := repo.Location
-	if !loc.IsRemote() {
-		if names, _ := os.ReadDir(loc.Path); len(names) > 0 {
-			return nil, hint.With(fmt.Errorf("%w: %s is there, is not empty and is not a repository", snapshot.ErrRefused, loc),
-				"move it away or choose another place with: s4 remote set-url "+remote.Name+" URL")
-		}
-	}
-	if remote.Encryption != "none" {
-		if err := v.access.NewPassphrase(ctx); err != nil {
-			return nil, err
-		}
-	}
-	report.note("Creating repository %s (encryption: %s)", loc, remote.Encryption)
-	_, err = v.access.Borg("").Run(ctx, borgcmd.Events{}, "init",
-		"--encryption="+remote.Encryption, "--make-parent-dirs", loc.String())
-	if err != nil {
-		return nil, fmt.Errorf("create repository %s: %w", loc, reach.ExplainBorg(err, loc))
-	}
-	result.Created = true
-	opened, err := v.access.Open(ctx, loc)
-	if err != nil {
-		return nil, err
-	}
-	return &repository{Repository: opened, Location: loc}, nil
-}
-
-// meet remembers a repository that was reached and keeps it open for the
-// time line.
-func (v *Volume) meet(repo *repository) *repositoryState {
-	id := repo.ID().String()
-	known := v.state.repository(id)
-	known.URL, known.Encryption = repo.Location.String(), repo.Encryption()
-	known.Adopted = repo.Adopted
-	known.Contact = time.Now().UTC()
-	v.reached[id] = repo.Repository
-	return known
-}
-
 // mayPush refuses a push that would fork the history or mix two volumes.
 func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Remote, force bool) error {
 	var unseen, foreign []snapshot.Info
@@ -166,12 +121,12 @@ func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Re
 		switch {
 		case s.Volume == v.ID():
 			own = true
-			if !known.hasSeen(s.Handle) {
+			if !known.hasSeen(s.ID) {
 				unseen = append(unseen, s)
 			}
 		case s.Volume != "":
 			foreign = append(foreign, s)
-		case !known.Adopted && !known.hasSeen(s.Handle):
+		case !known.Adopted && !known.hasSeen(s.ID):
 			unseen = append(unseen, s)
 		}
 	}
@@ -306,11 +261,11 @@ func (v *Volume) compression(remote string) string {
 
 // settlePush records a committed push: base, what was seen, the index.
 func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositoryState, held []snapshot.Info, result *PushResult, report Reporter) error {
-	known.see(result.Snapshot.Handle)
+	known.see(result.Snapshot.ID)
 	// What was pushed over with --force is no news any more.
 	for _, s := range held {
 		if s.Volume == "" || s.Volume == v.ID() {
-			known.see(s.Handle)
+			known.see(s.ID)
 		}
 	}
 	known.LastPush = time.Now().UTC()

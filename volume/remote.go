@@ -165,9 +165,18 @@ func canonicalURL(url string) (string, error) {
 
 // RemoveRemote forgets a remote; its repository stays where it is.
 func (v *Volume) RemoveRemote(name string) error {
-	if _, err := v.Remote(name); err != nil || name == "" {
+	r, err := v.Remote(name)
+	if err != nil || name == "" {
 		return err
 	}
+	if err := v.forget(r); err != nil {
+		return err
+	}
+	return v.dropRemote(name)
+}
+
+// dropRemote takes a remote out of the configuration.
+func (v *Volume) dropRemote(name string) error {
 	for _, f := range v.files() {
 		f.RemoveSubsection("remote", name)
 	}
@@ -184,6 +193,25 @@ func (v *Volume) RemoveRemote(name string) error {
 	return v.saveConfig()
 }
 
+// forget drops what is remembered of a remote's repository, so that its
+// snapshots leave the time line.
+func (v *Volume) forget(r Remote) error {
+	place, err := reach.ParseLocation(r.URL)
+	if err != nil {
+		return err
+	}
+	id, _, ok := v.state.at(v.ownLocation(place).String(), place.String())
+	if !ok {
+		return nil
+	}
+	if err := v.acquire(); err != nil {
+		return err
+	}
+	defer v.unlock()
+	delete(v.state.Repositories, id)
+	return v.state.save()
+}
+
 // RenameRemote gives a remote another name.
 func (v *Volume) RenameRemote(from, to string) error {
 	r, err := v.Remote(from)
@@ -193,7 +221,7 @@ func (v *Volume) RenameRemote(from, to string) error {
 	if _, err := v.AddRemote(to, r.URL, r.Encryption); err != nil {
 		return err
 	}
-	if err := v.RemoveRemote(r.Name); err != nil {
+	if err := v.dropRemote(r.Name); err != nil {
 		return err
 	}
 	if r.Default {

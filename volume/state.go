@@ -47,25 +47,25 @@ type repositoryState struct {
 	URL        string    `json:"url"`
 	Encryption string    `json:"encryption"`
 	Adopted    bool      `json:"adopted,omitempty"` // its plain archives are not this volume's
-	Seen       []string  `json:"seen,omitempty"`    // handles, sorted
+	Seen       []string  `json:"seen,omitempty"`    // ids of snapshots, sorted
 	LastPush   time.Time `json:"last_push,omitzero"`
 	Contact    time.Time `json:"contact,omitzero"`
 }
 
-func (r *repositoryState) hasSeen(handle string) bool {
-	_, found := slices.BinarySearch(r.Seen, handle)
+func (r *repositoryState) hasSeen(id string) bool {
+	_, found := slices.BinarySearch(r.Seen, id)
 	return found
 }
 
-func (r *repositoryState) see(handle string) {
-	if i, found := slices.BinarySearch(r.Seen, handle); !found {
-		r.Seen = slices.Insert(r.Seen, i, handle)
+func (r *repositoryState) see(id string) {
+	if i, found := slices.BinarySearch(r.Seen, id); !found {
+		r.Seen = slices.Insert(r.Seen, i, id)
 	}
 }
 
 // forget drops what the repository no longer holds.
 func (r *repositoryState) forget(held map[string]bool) {
-	r.Seen = slices.DeleteFunc(r.Seen, func(h string) bool { return !held[h] })
+	r.Seen = slices.DeleteFunc(r.Seen, func(id string) bool { return !held[id] })
 }
 
 func loadState(path string) (*state, error) {
@@ -105,4 +105,14 @@ func (s *state) repository(id string) *repositoryState {
 		s.Repositories[id] = r
 	}
 	return r
+}
+
+// at finds the repository that was last reached at one of the URLs.
+func (s *state) at(urls ...string) (id string, r *repositoryState, ok bool) {
+	for id, r := range s.Repositories {
+		if slices.Contains(urls, r.URL) {
+			return id, r, true
+		}
+	}
+	return "", nil, false
 }

@@ -109,7 +109,7 @@ func (v *Volume) remoteStatus(ctx context.Context, past *Past, r Remote, s *Stat
 		rs.Ahead = !s.Clean || v.state.Base == nil || !slices.ContainsFunc(held, v.state.Base.is)
 		for _, h := range held {
 			ours := h.Volume == v.ID() || h.Volume == "" && !known.Adopted
-			if ours && !known.hasSeen(h.Handle) {
+			if ours && !known.hasSeen(h.ID) {
 				rs.Behind++
 			}
 		}

@@ -1,0 +1,85 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/internal/borgcmd"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// reachOrCreate opens the remote's repository, making it on first use.
+func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions, result *PushResult) (*repository, error) {
+	repo, err := v.reach(ctx, remote)
+	if err == nil {
+		return repo, nil
+	}
+	if repo == nil || !errors.Is(err, borgio.ErrNotRepository) {
+		return nil, err
+	}
+	loc := repo.Location
+	if _, known, ok := v.state.at(loc.String(), remote.URL); ok && !o.Force {
+		return nil, hint.With(fmt.Errorf("%w: the repository %s, pushed to before, is not there", snapshot.ErrRefused, known.URL),
+			"is its disk mounted? To begin a new one in its place: s4 push --force "+remote.Name)
+	}
+	if !loc.IsRemote() {
+		if names, _ := os.ReadDir(loc.Path); len(names) > 0 {
+			return nil, hint.With(fmt.Errorf("%w: %s is there, is not empty and is not a repository", snapshot.ErrRefused, loc),
+				"move it away or choose another place with: s4 remote set-url "+remote.Name+" URL")
+		}
+	}
+	if remote.Encryption != "none" {
+		if err := v.access.NewPassphrase(ctx); err != nil {
+			return nil, err
+		}
+	}
+	o.Report.note("Creating repository %s (encryption: %s)", loc, remote.Encryption)
+	_, err = v.access.Borg("").Run(ctx, borgcmd.Events{}, "init",
+		"--encryption="+remote.Encryption, "--make-parent-dirs", loc.String())
+	if err != nil {
+		return nil, fmt.Errorf("create repository %s: %w", loc, reach.ExplainBorg(err, loc))
+	}
+	result.Created = true
+	opened, err := v.access.Open(ctx, loc)
+	if err != nil {
+		return nil, err
+	}
+	return &repository{Repository: opened, Location: loc}, nil
+}
+
+// meet remembers a repository that was reached and keeps it open for the time
+// line. It refuses, and closes, one that is not what it should be: another one
+// than before in its place, unless that is accepted, or one that would store in
+// the clear what was to be encrypted.
+func (v *Volume) meet(repo *repository, remote Remote, accept bool) (*repositoryState, error) {
+	id, url := repo.ID().String(), repo.Location.String()
+	if before, _, ok := v.state.at(url); ok && before != id {
+		if !accept {
+			return nil, errors.Join(hint.With(fmt.Errorf("%w: another repository than before is at %s", snapshot.ErrRefused, url),
+				"if that is meant, accept it with --force"), repo.Close())
+		}
+		delete(v.state.Repositories, before)
+	}
+	if wanted, ok := v.setting("remote." + remote.Name + ".encryption"); ok && secret(wanted) && !secret(repo.Encryption()) {
+		return nil, errors.Join(hint.With(fmt.Errorf("%w: %s is to be encrypted (%s), but the repository %s is not (%s)",
+			snapshot.ErrRefused, remote.Name, wanted, url, repo.Encryption()),
+			"if that is meant: s4 config set remote."+remote.Name+".encryption "+repo.Encryption()), repo.Close())
+	}
+	known := v.state.repository(id)
+	known.URL, known.Encryption, known.Adopted = url, repo.Encryption(), repo.Adopted
+	known.Contact = time.Now().UTC()
+	v.reached[id] = repo.Repository
+	return known, nil
+}
+
+// secret tells whether a mode keeps content from who holds the repository.
+func secret(encryption string) bool {
+	return encryption != "none" && !strings.HasPrefix(encryption, "authenticated")
+}
