@@ -86,7 +86,7 @@ func (h *History) Ensure(ctx context.Context, num int64) error {
 		return err
 	}
 	if info.Indexed {
-		h.indexed.Store(num, nil)
+		h.indexed.Store(num, info.Source)
 		return nil
 	}
 	return h.index(ctx, num, nil)
@@ -189,7 +189,7 @@ func (h *History) readTree(ctx context.Context, num int64, report func(int64)) e
 		}
 		return fmt.Errorf("index %s: %w", info.Name, err)
 	}
-	h.indexed.Store(num, nil)
+	h.indexed.Store(num, info.Source)
 	h.log.Info("indexed", "snapshot", info.Name, "source", info.Source, "items", added.Items, "new", added.NewVersions)
 	if added.SkippedAll > 0 {
 		h.logSkipped(info, added)

@@ -45,7 +45,7 @@ type History struct {
 	jobs   map[int64]*job // trees being read, by snapshot number
 	closed bool
 
-	indexed sync.Map // numbers of snapshots whose trees are known to be there
+	indexed sync.Map // numbers of snapshots whose trees are known to be there, to their source's id
 }
 
 // recaller is a source that need not look again at what it was told.

@@ -105,28 +105,42 @@ func (h *History) Open(ctx context.Context, num int64, e snapshot.Entry) (snapsh
 	if len(content) == 0 {
 		return emptyFile{}, nil
 	}
-	info, err := h.x.Snapshot(ctx, num)
+	source, err := h.sourceOf(ctx, num)
 	if err != nil {
 		return nil, err
 	}
-	src := h.source(info.Source)
+	src := h.source(source)
 	if src == nil {
-		err = fmt.Errorf("source %s is not at hand: %w", info.Source, snapshot.ErrUnreachable)
+		err = fmt.Errorf("source %s is not at hand: %w", source, snapshot.ErrUnreachable)
 	} else {
 		var f snapshot.File
 		if f, err = src.Open(ctx, content); err == nil {
 			return f, nil
 		}
 	}
-	if f := h.openElsewhere(ctx, info, e); f != nil {
+	if f := h.openElsewhere(ctx, num, e); f != nil {
 		return f, nil
 	}
 	return nil, fmt.Errorf("open %q: %w", e.Name, err)
 }
 
+// sourceOf gives the id of the source that holds the snapshot. It is
+// remembered: many small files are opened one after the other.
+func (h *History) sourceOf(ctx context.Context, num int64) (string, error) {
+	if source, ok := h.indexed.Load(num); ok {
+		return source.(string), nil
+	}
+	info, err := h.x.Snapshot(ctx, num)
+	return info.Source, err
+}
+
 // openElsewhere looks for the file in the same snapshot of other sources; nil
 // when none can give it.
-func (h *History) openElsewhere(ctx context.Context, info snapshot.Info, e snapshot.Entry) snapshot.File {
+func (h *History) openElsewhere(ctx context.Context, num int64, e snapshot.Entry) snapshot.File {
+	info, err := h.x.Snapshot(ctx, num)
+	if err != nil {
+		return nil
+	}
 	line, err := h.timeline(ctx)
 	if err != nil {
 		return nil

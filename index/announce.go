@@ -53,7 +53,7 @@ func listSnapshots(c *conn, source string) (infos []snapshot.Info, err error) {
 // Snapshot describes the snapshot with that number.
 func (x *Index) Snapshot(ctx context.Context, num int64) (info snapshot.Info, err error) {
 	err = x.reading(ctx, func(c *conn) error {
-		return c.query("SELECT "+infoColumns+" WHERE s.num = ?", []driver.Value{num}, func(row []driver.Value) error {
+		return c.query("SELECT "+infoColumns+" WHERE s.num = CAST(? AS INTEGER)", []driver.Value{num}, func(row []driver.Value) error {
 			info = scanInfo(row)
 			return nil
 		})

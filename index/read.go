@@ -23,9 +23,11 @@ const (
 
 	rootSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = -(SELECT chain FROM snapshot WHERE num = ?1) AND v.name = x'' AND " +
 		validAt + " ORDER BY v.since DESC LIMIT 1"
-	lookupSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = ?2 AND v.name = ?3 AND " +
+	// CAST hides a parameter from the query planner. When that has looked at
+	// one, sqlite parses the whole statement anew for each value.
+	lookupSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = CAST(?2 AS INTEGER) AND v.name = CAST(?3 AS BLOB) AND " +
 		validAt + " ORDER BY v.since DESC LIMIT 1"
-	listSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = ?2 AND v.name > ?3 AND " +
+	listSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = CAST(?2 AS INTEGER) AND v.name > CAST(?3 AS BLOB) AND " +
 		validAt + " ORDER BY v.name LIMIT ?4"
 	statSQL = "SELECT " + entryColumns + " FROM version v WHERE v.id = ?2 AND " + validAt
 	// The same path as a version has that is not, or no more, in the snapshot.
