@@ -151,6 +151,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 	result := &CloneResult{Root: dir}
 	name := o.Name
 	indexed := v.indexPath()
+	var damage error // costs single files, not the clone
 	if target == nil {
 		o.Report.warn("%s holds no snapshots: the volume is empty", loc)
 	} else {
@@ -161,8 +162,9 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		if err := v.identify(ctx, past, *target); err != nil {
 			return nil, err
 		}
-		if result.Changes, err = v.bring(ctx, past, *target, known, o.Report); err != nil {
-			return result, err
+		result.Changes, damage = v.bring(ctx, past, *target, known, false, o.Report)
+		if damage != nil && !onlyDamaged(damage) {
+			return result, damage
 		}
 	}
 	if name == "" {
@@ -174,11 +176,11 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 	// The first s4 said the volume's id in .s4/config only, after the index
 	// was begun under another.
 	if now := v.indexPath(); now != indexed {
-		err := v.past.Close()
+		err := errors.Join(damage, v.past.Close(), os.Rename(indexed, now))
 		v.past = nil
-		return result, errors.Join(err, os.Rename(indexed, now))
+		return result, err
 	}
-	return result, nil
+	return result, damage
 }
 
 // adoptID gives the volume the id that the newest archive's comment tells,

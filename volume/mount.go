@@ -14,6 +14,7 @@ import (
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/fusefs"
+	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/internal/xdg"
@@ -62,7 +63,26 @@ func (v *Volume) Mount(ctx context.Context, o MountOptions) error {
 	if err != nil {
 		return err
 	}
+	v.unlockKeys(ctx, past, o.Report)
 	return past.serve(ctx, mountpoint, o, fusefs.Options{Live: live, FSName: "s4:" + v.Name()}, v.access)
+}
+
+// unlockKeys opens the repositories whose passphrase has to be asked for,
+// while there still is a terminal to ask on.
+func (v *Volume) unlockKeys(ctx context.Context, past *Past, report Reporter) {
+	if v.access.HasPassphrase() {
+		return
+	}
+	for _, source := range past.sources {
+		for id, r := range v.state.Repositories {
+			if source.ID() != history.BorgSourceID(id) || r.Encryption == "none" {
+				continue
+			}
+			if _, err := source.Repository(ctx); err != nil {
+				report.warn("names will show, but not content from %s: %v", r.URL, err)
+			}
+		}
+	}
 }
 
 // MountRepository shows a repository at the mountpoint, read-only: the newest

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/s4-storage/s4/borgio"
@@ -147,20 +146,40 @@ func (p *Past) newestIn(ctx context.Context, source string, pick func(snapshot.I
 	return s, true, nil
 }
 
-// snapshotOf finds a mark's snapshot on the time line.
-// Errors: fs.ErrNotExist, when it was pruned everywhere.
-func (p *Past) snapshotOf(ctx context.Context, m *mark) (snapshot.Info, error) {
-	if m == nil {
-		return snapshot.Info{}, fmt.Errorf("no snapshot yet: %w", fs.ErrNotExist)
+// base finds the volume's base on the time line; where that was pruned, the
+// newest seen one before it, which is the best there is to compare with.
+func (v *Volume) base(ctx context.Context, p *Past) (snapshot.Info, bool, error) {
+	if v.state.Base == nil {
+		return snapshot.Info{}, false, nil
 	}
 	line, err := p.Timeline(ctx)
 	if err != nil {
-		return snapshot.Info{}, err
+		return snapshot.Info{}, false, err
 	}
-	if s, ok := newest(line, m.is); ok {
-		return s, nil
+	if s, ok := newest(line, v.state.Base.is); ok {
+		return s, true, nil
 	}
-	return snapshot.Info{}, fmt.Errorf("snapshot %s is no longer kept anywhere: %w", m.ID, fs.ErrNotExist)
+	s, ok := newest(line, func(s snapshot.Info) bool {
+		for id, r := range v.state.Repositories {
+			if s.Source == history.BorgSourceID(id) && r.hasSeen(s.ID) && r.holds(s, v.ID()) {
+				return !s.Time.After(v.state.Base.Time)
+			}
+		}
+		return false
+	})
+	return s, ok, nil
+}
+
+// Blank tells whether the index knows nothing of some source, as after it was
+// lost.
+func (p *Past) Blank(ctx context.Context) (bool, error) {
+	for _, s := range p.sources {
+		held, err := p.Index.Snapshots(ctx, s.ID())
+		if err != nil || len(held) == 0 {
+			return err == nil, err
+		}
+	}
+	return false, nil
 }
 
 // descends tells whether m was made on top of s, as far as parents are recorded.

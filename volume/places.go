@@ -64,10 +64,14 @@ func indexFile(id string) string { return filepath.Join(xdg.Cache(), "index", id
 
 // openIndex opens the index in that file, making its directory.
 func openIndex(ctx context.Context, path string, log *slog.Logger) (*index.Index, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return nil, fmt.Errorf("open index: %w", err)
+	err := os.MkdirAll(filepath.Dir(path), 0o700)
+	if err == nil {
+		var ix *index.Index
+		if ix, err = index.Open(ctx, path, log); err == nil {
+			return ix, nil
+		}
 	}
-	return index.Open(ctx, path, log)
+	return nil, hint.With(fmt.Errorf("open index: %w", err), "s4 keeps it below XDG_CACHE_HOME, which must be writable and have room")
 }
 
 // openStamps opens the stamps in that file, making its directory.

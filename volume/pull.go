@@ -2,8 +2,10 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/hint"
@@ -79,12 +81,16 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 			return result, v.state.save()
 		}
 	}
-	if !o.Force && v.state.Arriving == nil {
+	// Without a base nothing tells what is pushed: then what equals the target
+	// already is no change, and the rest must not be in the way.
+	careful := !o.Force && v.state.Arriving == nil
+	if careful && v.state.Base != nil {
 		if err := v.refuseChanges(ctx, past); err != nil {
 			return nil, err
 		}
+		careful = false
 	}
-	result.Changes, err = v.bring(ctx, past, target, known, o.Report)
+	result.Changes, err = v.bring(ctx, past, target, known, careful, o.Report)
 	result.UpToDate = result.UpToDate && result.Changes != nil && result.Changes.Created+result.Changes.Replaced+
 		result.Changes.Metadata+result.Changes.Linked+result.Changes.Deleted == 0
 	return result, err
@@ -93,7 +99,7 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 // pullTarget is the snapshot to pull: of those in source that are this
 // volume's, the newest or the one that at names.
 func (v *Volume) pullTarget(ctx context.Context, past *Past, known *repositoryState, source, at string) (snapshot.Info, error) {
-	pick := func(s snapshot.Info) bool { return s.Volume == v.ID() || s.Volume == "" && !known.Adopted }
+	pick := func(s snapshot.Info) bool { return known.holds(s, v.ID()) }
 	missing := fmt.Errorf("%s holds no snapshot of this volume: %w", known.URL, fs.ErrNotExist)
 	if at != "" {
 		wanted, err := past.Resolve(ctx, at)
@@ -117,9 +123,6 @@ func (v *Volume) refuseChanges(ctx context.Context, past *Past) error {
 		if err != nil && c.Path == "" {
 			return err
 		}
-		if c.Path == configKey && v.state.Base == nil {
-			continue // a volume that has never met its remote has no more than this
-		}
 		if count++; count == 1 {
 			first = c.Path
 		}
@@ -134,12 +137,17 @@ func (v *Volume) refuseChanges(ctx context.Context, past *Past) error {
 	if count > 1 {
 		more = " and more"
 	}
-	return hint.With(fmt.Errorf("%w: the volume has changes that are not pushed: %q%s", snapshot.ErrRefused, first, more),
+	return unpushed(first, more)
+}
+
+func unpushed(path, more string) error {
+	return hint.With(fmt.Errorf("%w: the volume has changes that are not pushed: %q%s", snapshot.ErrRefused, path, more),
 		"push them with: s4 push, see them with: s4 status, or give them up with --force")
 }
 
 // bring makes the live tree equal to target and records that it is the base.
-func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, report Reporter) (*worktree.Result, error) {
+// A careful one refuses to replace or delete anything.
+func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful bool, report Reporter) (*worktree.Result, error) {
 	if err := past.ensure(ctx, &target, report); err != nil {
 		return nil, err
 	}
@@ -165,6 +173,11 @@ func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, kn
 	if err != nil {
 		return nil, err
 	}
+	for _, a := range actions.Actions {
+		if careful && (a.Op == worktree.Replace || a.Op == worktree.Delete) {
+			return nil, unpushed(a.Path, "")
+		}
+	}
 	v.state.Arriving = markOf(target)
 	if err := v.state.save(); err != nil {
 		return nil, err
@@ -178,13 +191,25 @@ func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, kn
 	if result.Unowned > 0 {
 		report.warn("the owner of %d path(s) could not be set; run as root to keep owners", result.Unowned)
 	}
-	if err != nil {
+	if err != nil && !onlyDamaged(err) {
 		return &result, hint.With(err, "what arrived is kept; run the same command again to carry on")
 	}
+	// What is lost at the repository will not arrive by trying again.
+	damage := hint.With(err, "everything else is here; look at the repository with: borg check "+known.URL)
 	if err := v.arrived(ctx, past, target, known); err != nil {
-		return &result, err
+		return &result, errors.Join(damage, err)
 	}
-	return &result, past.fill(ctx, report)
+	return &result, errors.Join(damage, past.fill(ctx, report))
+}
+
+// onlyDamaged tells whether all that went wrong with single paths is damage.
+func onlyDamaged(err error) bool {
+	//nolint:errorlint // the list itself is wanted, not something inside it
+	list, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return errors.Is(err, snapshot.ErrDamaged)
+	}
+	return !slices.ContainsFunc(list.Unwrap(), func(e error) bool { return !errors.Is(e, snapshot.ErrDamaged) })
 }
 
 // arrived records that the live tree is target now, and which snapshots it
@@ -202,6 +227,9 @@ func (v *Volume) arrived(ctx context.Context, past *Past, target snapshot.Info, 
 		}
 	}
 	known.forget(there)
+	if target.Volume == "" {
+		known.Series = target.Series
+	}
 	v.state.Base, v.state.Arriving = markOf(target), nil
 	// The configuration may have come with the snapshot.
 	if err := v.Config.Reload(); err != nil {

@@ -119,15 +119,13 @@ func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Re
 	own := false
 	for _, s := range held {
 		switch {
-		case s.Volume == v.ID():
-			own = true
+		case known.holds(s, v.ID()):
+			own = own || s.Volume != ""
 			if !known.hasSeen(s.ID) {
 				unseen = append(unseen, s)
 			}
 		case s.Volume != "":
 			foreign = append(foreign, s)
-		case !known.Adopted && !known.hasSeen(s.ID):
-			unseen = append(unseen, s)
 		}
 	}
 	switch {
@@ -264,7 +262,7 @@ func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositorySt
 	known.see(result.Snapshot.ID)
 	// What was pushed over with --force is no news any more.
 	for _, s := range held {
-		if s.Volume == "" || s.Volume == v.ID() {
+		if known.holds(s, v.ID()) {
 			known.see(s.ID)
 		}
 	}

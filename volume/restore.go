@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
+	"strings"
 
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
@@ -72,6 +74,12 @@ func (v *Volume) PlanRestore(ctx context.Context, past *Past, o RestoreOptions) 
 		return nil, err
 	}
 	r.options.Paths = paths
+	// The volume's configuration is not a thing of the past, unless it is
+	// asked for by name.
+	named := slices.ContainsFunc(paths, func(p string) bool { return p == Dir || strings.HasPrefix(p, Dir+"/") })
+	if !named {
+		r.options.Exclude = allOfS4
+	}
 	if err := r.plan(ctx, o.To == ""); err != nil {
 		r.Close()
 		return nil, err
@@ -92,9 +100,6 @@ func (r *Restore) openTarget(dir string) error {
 }
 
 func (r *Restore) plan(ctx context.Context, inPlace bool) error {
-	if err := hideOwn(ctx, r.tree, &r.options); err != nil {
-		return err
-	}
 	o := worktree.PlanOptions{Options: r.options, Source: r.tree}
 	precious := map[string]bool{}
 	if inPlace {
@@ -109,7 +114,11 @@ func (r *Restore) plan(ctx context.Context, inPlace bool) error {
 			if err != nil && c.Path == "" {
 				return err
 			}
-			precious[c.Path] = true
+			if written, err := writtenByUs(ctx, r.root, r.options.Stamps, c.Path); err != nil {
+				return err
+			} else if !written {
+				precious[c.Path] = true
+			}
 		}
 	}
 	plan, err := r.root.Plan(ctx, r.tree, o)
@@ -128,6 +137,22 @@ func (r *Restore) plan(ctx context.Context, inPlace bool) error {
 		}
 	}
 	return nil
+}
+
+// writtenByUs tells whether path is still just what s4 brought from some
+// snapshot.
+func writtenByUs(ctx context.Context, root *worktree.Root, stamps *worktree.Stamps, path string) (bool, error) {
+	live, err := root.Stat(path)
+	if err != nil {
+		return false, nil //nolint:nilerr // what cannot be looked at is not known to be ours
+	}
+	for s, err := range stamps.All(ctx, path) {
+		if err != nil || s.Path != path {
+			return false, err
+		}
+		return s.Ino == live.Ino && s.Ctime == live.Ctime, nil
+	}
+	return false, nil
 }
 
 // Apply carries the plan out.

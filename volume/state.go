@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/internal/atomicfile"
+	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -47,9 +48,22 @@ type repositoryState struct {
 	URL        string    `json:"url"`
 	Encryption string    `json:"encryption"`
 	Adopted    bool      `json:"adopted,omitempty"` // its plain archives are not this volume's
+	Series     string    `json:"series,omitempty"`  // of the plain archives that are, once one was brought here
 	Seen       []string  `json:"seen,omitempty"`    // ids of snapshots, sorted
 	LastPush   time.Time `json:"last_push,omitzero"`
 	Contact    time.Time `json:"contact,omitzero"`
+}
+
+// holds tells whether a snapshot there belongs to the volume with that id. Of
+// plain archives, which do not say, those do that continue what was cloned.
+func (r *repositoryState) holds(s snapshot.Info, volume string) bool {
+	if s.Volume != "" {
+		return s.Volume == volume
+	}
+	if r.Series != "" {
+		return s.Series == r.Series
+	}
+	return !r.Adopted
 }
 
 func (r *repositoryState) hasSeen(id string) bool {
@@ -78,7 +92,8 @@ func loadState(path string) (*state, error) {
 		return nil, fmt.Errorf("read state: %w", err)
 	}
 	if err := json.Unmarshal(data, s); err != nil {
-		return nil, fmt.Errorf("read state %s: %w", path, err)
+		return nil, hint.With(fmt.Errorf("read state %s: %w", path, err),
+			"it can be removed: then push or pull once with --force")
 	}
 	if s.Repositories == nil {
 		s.Repositories = map[string]*repositoryState{}

@@ -2,8 +2,6 @@ package volume
 
 import (
 	"context"
-	"errors"
-	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -23,6 +21,7 @@ type Status struct {
 	Root     string         `json:"root"`
 	Mounted  bool           `json:"mounted"` // in place, through s4
 	Base     *snapshot.Info `json:"base,omitempty"`
+	Pruned   bool           `json:"pruned,omitempty"`   // the real base is kept nowhere; Base is the newest before it
 	Arriving bool           `json:"arriving,omitempty"` // a clone or pull was interrupted
 	Clean    bool           `json:"clean"`
 	Changed  int            `json:"changed"` // paths
@@ -60,12 +59,12 @@ func (v *Volume) Status(ctx context.Context) (*Status, error) {
 	}
 	s := &Status{Name: v.Name(), ID: v.ID(), Root: v.Shown, Mounted: v.Root != v.Shown,
 		Arriving: v.state.Arriving != nil, Changes: []Change{}, Remotes: []RemoteStatus{}}
-	base, err := past.snapshotOf(ctx, v.state.Base)
-	switch {
-	case err == nil:
-		s.Base = &base
-	case !errors.Is(err, fs.ErrNotExist):
+	base, ok, err := v.base(ctx, past)
+	if err != nil {
 		return nil, err
+	}
+	if ok {
+		s.Base, s.Pruned = &base, !v.state.Base.is(base)
 	}
 	for c, err := range v.changes(ctx, past) {
 		if err != nil {
@@ -108,8 +107,7 @@ func (v *Volume) remoteStatus(ctx context.Context, past *Past, r Remote, s *Stat
 		}
 		rs.Ahead = !s.Clean || v.state.Base == nil || !slices.ContainsFunc(held, v.state.Base.is)
 		for _, h := range held {
-			ours := h.Volume == v.ID() || h.Volume == "" && !known.Adopted
-			if ours && !known.hasSeen(h.ID) {
+			if known.holds(h, v.ID()) && !known.hasSeen(h.ID) {
 				rs.Behind++
 			}
 		}

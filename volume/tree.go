@@ -121,12 +121,12 @@ func (v *Volume) changes(ctx context.Context, past *Past) iter.Seq2[Change, erro
 			return
 		}
 		defer done()
-		base, err := past.snapshotOf(ctx, v.state.Base)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		base, ok, err := v.base(ctx, past)
+		if err != nil {
 			yield(Change{}, err)
 			return
 		}
-		if err != nil {
+		if !ok {
 			for live, err := range root.Walk(ctx, o) {
 				if live.Path != "" && !isSocket(live.Mode) && !yield(Change{live.Path, worktree.Added}, err) {
 					return
@@ -145,7 +145,11 @@ func (v *Volume) changes(ctx context.Context, past *Past) iter.Seq2[Change, erro
 			if err == nil && (c.Kind == worktree.DirTime || c.New != nil && c.Old == nil && isSocket(c.New.Mode)) {
 				continue
 			}
-			if !yield(Change{c.Path, c.Kind}, err) {
+			path := c.Path
+			if path == "" && err == nil {
+				path = "." // the root itself
+			}
+			if !yield(Change{path, c.Kind}, err) {
 				return
 			}
 		}

@@ -81,8 +81,15 @@ func Find(dir string) (string, error) {
 	if _, err := os.Stat(abs); err != nil {
 		return abs, staleHint(abs, err)
 	}
+	// What is seen in .s4/history is the past of the volume around it.
+	if live, _, found := strings.Cut(abs+"/", "/"+Dir+"/"); found && live != "" {
+		abs = live
+	}
 	for at := abs; ; at = filepath.Dir(at) {
 		is, err := isVolume(at)
+		if is && errors.Is(unix.Access(at, unix.W_OK), unix.EROFS) {
+			continue // the root of a repository's mount
+		}
 		if is || err != nil {
 			return at, staleHint(at, err)
 		}
@@ -283,6 +290,10 @@ func create(root, name, id string, labels map[string]string, access *reach.Acces
 func (v *Volume) acquire() error {
 	if v.lock != nil {
 		return nil
+	}
+	// A copy of a volume, out of a snapshot say, comes without local.
+	if err := os.MkdirAll(v.path(LocalDir), 0o700); err != nil {
+		return fmt.Errorf("lock volume: %w", err)
 	}
 	f, err := os.OpenFile(v.path(LocalDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
