@@ -59,6 +59,7 @@ func (a *readahead) get() (*buffer.Buffer, error) {
 	a.queue = a.queue[1:]
 	<-f.ready
 	a.repo.ahead.Release(f.budget)
+	a.fill() // with what that gave back, while the caller is busy with f
 	if f.err != nil && a.repo.ctx.Err() != nil {
 		return nil, ErrClosed
 	}

@@ -154,12 +154,17 @@ func (f *File) WriteToContext(ctx context.Context, w io.Writer) (n int64, err er
 		if err != nil {
 			return n, fmt.Errorf("read at %d: %w", n, err)
 		}
-		m, err := w.Write(buf.Data)
-		buf.Release()
+		m, err := writeOut(w, buf)
 		n += int64(m)
 		if err != nil {
 			return n, err
 		}
 	}
 	return n, nil
+}
+
+// writeOut writes a buffer and releases it, even if w panics.
+func writeOut(w io.Writer, buf *buffer.Buffer) (int, error) {
+	defer buf.Release()
+	return w.Write(buf.Data)
 }

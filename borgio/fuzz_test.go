@@ -59,6 +59,7 @@ func FuzzSegment(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r, pool := bytes.NewReader(in), &buffer.Pool{}
+		defer pool.Close()
 		_ = walkSegment(r, int64(len(in)), func(off int64, e entry) error {
 			if off+int64(e.size) > int64(len(in)) {
 				t.Fatalf("entry of %d bytes at %d of %d", e.size, off, len(in))
@@ -151,8 +152,10 @@ func FuzzItems(f *testing.F) {
 }
 
 func FuzzDecompress(f *testing.F) {
+	pool := &buffer.Pool{}
+	f.Cleanup(pool.Close)
 	for _, c := range []string{"none", "lz4", "zstd-3", "zlib-6", "lzma-6", "obfuscate-110-lz4"} {
-		s, err := openLocal(f.Context(), "testdata/comp-"+c, &buffer.Pool{}, slog.New(slog.DiscardHandler))
+		s, err := openLocal(f.Context(), "testdata/comp-"+c, pool, slog.New(slog.DiscardHandler))
 		if err != nil {
 			f.Fatal(err)
 		}
@@ -161,12 +164,14 @@ func FuzzDecompress(f *testing.F) {
 			f.Fatal(err)
 		}
 		f.Add(bytes.Clone(b.Data[1:]), 100)
+		b.Release()
 		s.close()
 	}
-	d, err := compress.New(&buffer.Pool{})
+	d, err := compress.New(pool)
 	if err != nil {
 		f.Fatal(err)
 	}
+	f.Cleanup(d.Close)
 	const limit = 1 << 20
 	f.Fuzz(func(t *testing.T, in []byte, size int) {
 		if b, err := d.Decompress(in, compress.UnknownSize, limit); err == nil {
@@ -177,10 +182,15 @@ func FuzzDecompress(f *testing.F) {
 			if err != nil || !bytes.Equal(again.Data, b.Data) {
 				t.Fatalf("with its size known: %v", err)
 			}
+			again.Release()
+			b.Release()
 		}
 		if size = max(size, 0); size <= limit {
-			if b, err := d.Decompress(in, size, limit); err == nil && len(b.Data) != size {
-				t.Fatalf("%d bytes where %d are due", len(b.Data), size)
+			if b, err := d.Decompress(in, size, limit); err == nil {
+				if len(b.Data) != size {
+					t.Fatalf("%d bytes where %d are due", len(b.Data), size)
+				}
+				b.Release()
 			}
 		}
 	})

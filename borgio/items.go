@@ -48,8 +48,7 @@ func (r *Repository) items(ctx context.Context, a *Archive, yield func(*Item, er
 		if err != nil {
 			return err
 		}
-		more, err := s.feed(buf.Data, yield)
-		buf.Release()
+		more, err := s.feedBuffer(buf, yield)
 		if err != nil {
 			return &IntegrityError{Object: a.Items[i], What: "items", Err: err}
 		}
@@ -69,6 +68,12 @@ type itemStream struct {
 	reader msgpack.Reader
 	rest   []byte // the beginning of an item whose end is not here yet
 	warn   func(path string)
+}
+
+// feedBuffer feeds a buffer and releases it, even if yield does not return.
+func (s *itemStream) feedBuffer(buf *buffer.Buffer, yield func(*Item, error) bool) (more bool, err error) {
+	defer buf.Release()
+	return s.feed(buf.Data, yield)
 }
 
 // feed decodes what a further piece completes. It reports false when yield

@@ -357,7 +357,8 @@ func (r *Repository) start(fn func(ctx context.Context)) bool {
 }
 
 // Close ends all that is under way, and the connection. Streams and files that
-// are still open give errors from then on.
+// are still open give errors from then on. The memory of a read that is about
+// to return lasts until it does.
 func (r *Repository) Close() error {
 	r.mu.Lock()
 	again := r.closed
@@ -374,5 +375,6 @@ func (r *Repository) Close() error {
 	}
 	r.cache.drop()
 	r.comp.Close()
+	r.pool.Close()
 	return err
 }

@@ -23,7 +23,7 @@ func (f *forger) get(ctx context.Context, id ID, hint int) (*buffer.Buffer, erro
 	if id != f.id {
 		return f.store.get(ctx, id, hint)
 	}
-	return &buffer.Buffer{Data: bytes.Clone(f.stored)}, nil
+	return buffer.Of(bytes.Clone(f.stored), func() {}), nil
 }
 
 // refresh keeps the manifest from being remembered.

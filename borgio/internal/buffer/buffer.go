@@ -1,122 +1,80 @@
 // Package buffer gives counted memory, which streams of large objects use again
 // and again.
+//
+// # Words
+//
+//   - buffer: memory for one object. It is counted: whoever holds a reference
+//     gives it back once, and the last one frees the memory. A released buffer
+//     is idle in its pool, or gone.
+//   - mapped: taken from the kernel by mmap(2) and given back by munmap(2),
+//     unseen by the garbage collector.
+//   - foreign: memory that somebody else made, such as a piece of a file.
+//
+// # Why large buffers are mapped
+//
+// Chunks differ in size by a factor of sixteen, so many buffers fit nobody when
+// they are dropped. On the Go heap they were 98 % of all bytes allocated, and
+// the collector lets as much garbage pile up as there is live memory: reading a
+// file of 2 GB through a mount with a cache of 32 MiB left 197 MiB resident,
+// 205 at the peak. Counted memory needs no collector. Mapped, what is dropped
+// is free at once, which leaves 57 MiB, 70 at the peak, and halves the time that
+// the processor takes. Fresh pages cost 0.3 ms per MiB (BenchmarkChunks), a
+// third of that with the pages of idle memory, even of another size (mremap(2)).
+//
+// # Invariants
+//
+//   - A buffer is mapped from minMapped bytes on, unless the kernel refuses.
+//   - At most idleBytes of released memory are kept, the rest is unmapped; a
+//     closed pool keeps none, but buffers in use stay valid until released.
+//   - Releasing or retaining a buffer that has no reference panics.
+//   - Under the race detector, which does not see mapped memory, idle buffers
+//     cannot be accessed, and [Outstanding] tells what was never given back.
 package buffer
 
-import (
-	"math/bits"
-	"sync"
-	"sync/atomic"
-)
+import "sync/atomic"
 
-// Buffer is counted memory for one object, so that streams of megabyte-sized
-// objects reuse it instead of waiting for the garbage collector. It starts
-// with one reference; Data must not be used after the last release.
+// Buffer is counted memory for one object. It starts with one reference; Data
+// must not be used after the last release.
 type Buffer struct {
 	Data []byte // what is in use of mem
-	mem  []byte
+	mem  memory
 	refs atomic.Int32
 	pool *Pool
-	free func() // for memory that is no pool's
+	free func() // for foreign memory, which is no pool's
 }
 
 // Of makes a buffer of foreign memory; free is called by the last release.
 func Of(data []byte, free func()) *Buffer {
-	b := &Buffer{Data: data, mem: data, free: free}
+	account(len(data))
+	b := &Buffer{Data: data, mem: memory{bytes: data}, free: free}
 	b.refs.Store(1)
 	return b
-}
-
-// minPooled is the size in bytes below which reuse is not worth it.
-const minPooled = 16 << 10
-
-// idleBytes is how much memory a pool keeps for later.
-const idleBytes = 6 << 20
-
-// Pool holds free buffers by size class: four classes to each power of
-// two, so that at most a quarter of a new buffer lies idle. Unlike a sync.Pool
-// it hands out a larger buffer before it makes one, and keeps a bounded number
-// of bytes: chunks vary in size by a factor of sixteen.
-type Pool struct {
-	mu   sync.Mutex // guards what follows
-	free [poolClasses][]*Buffer
-	idle int // bytes
-}
-
-const poolClasses = 128
-
-// sizeClass is the smallest class whose buffers hold n ≥ 8 bytes, and their
-// size.
-func sizeClass(n int) (class, size int) {
-	shift := bits.Len(uint(n-1)) - 3
-	quarter := (n + 1<<shift - 1) >> shift // 5…8
-	return shift*4 + quarter - 5, quarter << shift
-}
-
-// Get gives a buffer of n bytes with arbitrary content.
-func (p *Pool) Get(n int) *Buffer {
-	var b *Buffer
-	if n < minPooled {
-		b = &Buffer{mem: make([]byte, n)}
-	} else if b = p.reuse(n); b == nil {
-		_, size := sizeClass(n)
-		b = &Buffer{mem: make([]byte, size), pool: p}
-	}
-	b.Data = b.mem[:n]
-	b.refs.Store(1)
-	return b
-}
-
-// reuse gives a free buffer of up to half as much again as n bytes, nil if there is none.
-func (p *Pool) reuse(n int) *Buffer {
-	class, _ := sizeClass(n)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := class; c < min(class+3, poolClasses); c++ {
-		if last := len(p.free[c]) - 1; last >= 0 {
-			b := p.free[c][last]
-			p.free[c] = p.free[c][:last]
-			p.idle -= len(b.mem)
-			return b
-		}
-	}
-	return nil
-}
-
-func (p *Pool) put(b *Buffer) {
-	class, _ := sizeClass(len(b.mem))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.idle+len(b.mem) <= idleBytes {
-		p.idle += len(b.mem)
-		p.free[class] = append(p.free[class], b)
-	}
-}
-
-// Grow gives a buffer of n bytes that begins with b's first keep bytes, and
-// releases b.
-func (p *Pool) Grow(b *Buffer, keep, n int) *Buffer {
-	g := p.Get(n)
-	copy(g.Data, b.Data[:keep])
-	b.Release()
-	return g
 }
 
 // Cap is how much memory the buffer takes, in bytes.
-func (b *Buffer) Cap() int { return len(b.mem) }
+func (b *Buffer) Cap() int { return len(b.mem.bytes) }
 
 // Retain adds a reference.
-func (b *Buffer) Retain() { b.refs.Add(1) }
+func (b *Buffer) Retain() {
+	if b.refs.Add(1) < 2 {
+		panic("buffer: retained after its release")
+	}
+}
 
 // Release gives a reference back; the last one makes the memory reusable.
 func (b *Buffer) Release() {
-	if b.refs.Add(-1) > 0 {
+	left := b.refs.Add(-1)
+	if left > 0 {
 		return
 	}
-	b.Data = nil
-	switch {
-	case b.free != nil:
-		b.free()
-	case b.pool != nil:
-		b.pool.put(b)
+	if left < 0 {
+		panic("buffer: released twice")
 	}
+	b.Data = nil
+	if b.free != nil {
+		account(-len(b.mem.bytes))
+		b.free()
+		return
+	}
+	b.pool.put(b.mem)
 }

@@ -78,9 +78,10 @@ func (d *Decompressor) Decompress(payload []byte, size, limit int) (*buffer.Buff
 		if size != UnknownSize && len(body) != size || len(body) > limit {
 			return nil, fmt.Errorf("%d bytes of plaintext", len(body))
 		}
-		b := d.pool.Get(len(body))
-		copy(b.Data, body)
-		return b, nil
+		return d.fill(len(body), func(mem []byte) error {
+			copy(mem, body)
+			return nil
+		})
 	case kind == compLZ4 && zero == 0:
 		return d.lz4(body, size, limit)
 	case kind == compZstd && zero == 0:
@@ -102,6 +103,24 @@ func (d *Decompressor) Decompress(payload []byte, size, limit int) (*buffer.Buff
 	return nil, fmt.Errorf("%w: compression %#02x%02x", fault.ErrUnsupported, kind, zero)
 }
 
+// fill gives a buffer of n bytes which fn has filled. Nothing is kept if fn
+// fails, or does not return: a payload may lie in a file that is mapped, and
+// become unreadable.
+func (d *Decompressor) fill(n int, fn func(mem []byte) error) (*buffer.Buffer, error) {
+	b := d.pool.Get(n)
+	defer func() {
+		if b != nil {
+			b.Release()
+		}
+	}()
+	if err := fn(b.Data); err != nil {
+		return nil, err
+	}
+	full := b
+	b = nil
+	return full, nil
+}
+
 func maxPlain(size, limit int) int {
 	if size != UnknownSize {
 		return size
@@ -117,13 +136,14 @@ func (d *Decompressor) lz4(body []byte, size, limit int) (*buffer.Buffer, error)
 			return nil, err
 		}
 	}
-	b := d.pool.Get(max(size, 1))
-	n, err := lz4.UncompressBlock(body, b.Data)
-	if err == nil && n != size {
-		err = fmt.Errorf("%d bytes of plaintext where %d are due", n, size)
-	}
+	b, err := d.fill(max(size, 1), func(mem []byte) error {
+		n, err := lz4.UncompressBlock(body, mem)
+		if err == nil && n != size {
+			err = fmt.Errorf("%d bytes of plaintext where %d are due", n, size)
+		}
+		return err
+	})
 	if err != nil {
-		b.Release()
 		return nil, fmt.Errorf("lz4: %w", err)
 	}
 	b.Data = b.Data[:size]
@@ -175,13 +195,14 @@ func (d *Decompressor) zstandard(body []byte, size, limit int) (*buffer.Buffer, 
 		return nil, fmt.Errorf("zstd: %d bytes of plaintext where %d are due", h.FrameContentSize, size)
 	}
 	n := int(h.FrameContentSize)
-	b := d.pool.Get(max(n, 1))
-	out, err := d.zstd.DecodeAll(body, b.Data[:0:len(b.Data)])
-	if err == nil && (len(out) != n || n > 0 && &out[0] != &b.Data[0]) {
-		err = fmt.Errorf("%d bytes of plaintext where %d are due", len(out), n)
-	}
+	b, err := d.fill(max(n, 1), func(mem []byte) error {
+		out, err := d.zstd.DecodeAll(body, mem[:0:len(mem)])
+		if err == nil && (len(out) != n || n > 0 && &out[0] != &mem[0]) {
+			err = fmt.Errorf("%d bytes of plaintext where %d are due", len(out), n)
+		}
+		return err
+	})
 	if err != nil {
-		b.Release()
 		return nil, fmt.Errorf("zstd: %w", err)
 	}
 	b.Data = b.Data[:n]
@@ -195,6 +216,11 @@ func (d *Decompressor) drain(r io.Reader, size, limit int) (*buffer.Buffer, erro
 		size = min(64<<10, limit)
 	}
 	b := d.pool.Get(size + 1) // the end is seen by reading past it
+	defer func() {
+		if b != nil { // see fill
+			b.Release()
+		}
+	}()
 	n := 0
 	for {
 		m, err := io.ReadFull(r, b.Data[n:])
@@ -202,16 +228,15 @@ func (d *Decompressor) drain(r io.Reader, size, limit int) (*buffer.Buffer, erro
 		switch {
 		case err == io.EOF || err == io.ErrUnexpectedEOF && n < len(b.Data):
 			if n > limit || !grow && n != size {
-				b.Release()
 				return nil, fmt.Errorf("%d bytes of plaintext", n)
 			}
-			b.Data = b.Data[:n]
-			return b, nil
+			full := b
+			full.Data = full.Data[:n]
+			b = nil
+			return full, nil
 		case err != nil:
-			b.Release()
 			return nil, fmt.Errorf("decompress: %w", err)
 		case !grow || n > limit:
-			b.Release()
 			return nil, errTooLarge
 		}
 		b = d.pool.Grow(b, n, min(2*n, limit+1))
