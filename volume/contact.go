@@ -36,7 +36,7 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 		}
 	}
 	if remote.Encryption != "none" {
-		if err := v.access.NewPassphrase(ctx); err != nil {
+		if err := v.access.NewPassphrase(ctx, loc); err != nil {
 			return nil, err
 		}
 	}

@@ -320,12 +320,12 @@ func apart(mountpoint string, loc borgio.Location, cache string) error {
 
 // contains tells whether path is dir or below it, links resolved.
 func contains(dir, path string) bool {
-	rel, err := filepath.Rel(resolved(dir), resolved(path))
+	rel, err := filepath.Rel(Resolved(dir), Resolved(path))
 	return err == nil && rel != ".." && !strings.HasPrefix(rel, "../")
 }
 
-// resolved is path absolute and without links as far as it exists.
-func resolved(path string) string {
+// Resolved is path absolute and without links as far as it exists.
+func Resolved(path string) string {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return path
@@ -334,7 +334,7 @@ func resolved(path string) string {
 		return real
 	}
 	if dir := filepath.Dir(abs); dir != abs {
-		return filepath.Join(resolved(dir), filepath.Base(abs))
+		return filepath.Join(Resolved(dir), filepath.Base(abs))
 	}
 	return abs
 }

@@ -25,7 +25,7 @@ Example: s4 cat yesterday:notes.txt`
 // Run does it.
 func (c *CatCmd) Run(ctx context.Context, a *app) error {
 	return a.withMoment(ctx, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
-		e, err := past.Find(ctx, s.Num, path)
+		e, err := find(ctx, past, s, path)
 		if err != nil {
 			return err
 		}

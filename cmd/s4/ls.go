@@ -55,7 +55,7 @@ func (c *LsCmd) Run(ctx context.Context, a *app) error {
 
 // list is what to show for path: a directory's entries, or the path itself.
 func (c *LsCmd) list(ctx context.Context, past *volume.Past, s snapshot.Info, path string) ([]snapshot.Node, error) {
-	top, err := past.Find(ctx, s.Num, path)
+	top, err := find(ctx, past, s, path)
 	if err != nil {
 		return nil, err
 	}

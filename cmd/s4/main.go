@@ -113,8 +113,11 @@ func runContext(ctx context.Context, args []string, stdin io.Reader, stdout, std
 			}
 		}
 	}()
-	if len(args) == 0 {
+	switch {
+	case len(args) == 0 || len(args) == 1 && args[0] == "help":
 		args = []string{"--help"}
+	case len(args) == 1 && args[0] == "--version":
+		args = []string{"version"}
 	}
 	parsed, err := parser.Parse(args)
 	if err != nil {

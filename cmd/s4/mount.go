@@ -53,7 +53,14 @@ func (c *MountCmd) Run(ctx context.Context, a *app) error {
 		mountpoint = abs
 	}
 	if !c.Foreground && os.Getenv(readyFD) == "" {
-		return a.startDaemon(ctx)
+		err := a.startDaemon(ctx)
+		if at, errHere := os.Getwd(); err == nil && errHere == nil && mountpoint == "" {
+			if root, errFind := volume.Find(at); errFind == nil {
+				a.say("Mounted over %s", root)
+				a.say("hint: this shell still stands below the mount; enter it anew with: cd .")
+			}
+		}
+		return err
 	}
 	report, done := a.reporter()
 	defer done()

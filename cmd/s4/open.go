@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"strings"
 
+	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
@@ -24,17 +27,28 @@ func (a *app) volume() (*volume.Volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	return volume.Open(root, a.access)
+	v, err := volume.Open(root, a.access)
+	if err == nil && v.ID() == "" {
+		v.Close()
+		return nil, hint.With(fmt.Errorf("%s/%s/config names no volume", root, volume.Dir),
+			"bring it back from a snapshot, or make it anew with: s4 -C "+root+" init")
+	}
+	return v, err
 }
 
 // past opens the volume's time line and looks at the sources that need no
-// network, so that it is up to date and never waits.
+// network, so that it is up to date and never waits; at all, where the index
+// was lost.
 func (a *app) past(ctx context.Context, v *volume.Volume) (*volume.Past, error) {
 	past, err := v.Past(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if !past.Remote {
+	blank, err := past.Blank(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !past.Remote || blank {
 		if err := past.Refresh(ctx); err != nil {
 			a.warn("there may be newer snapshots: %s", errorText(err))
 		}
@@ -53,6 +67,9 @@ func (a *app) inVolume(v *volume.Volume, path string) (string, error) {
 		path = filepath.Join(at, path)
 	}
 	rel, err := filepath.Rel(v.Shown, path)
+	if strings.HasPrefix(rel, "..") {
+		rel, err = filepath.Rel(volume.Resolved(v.Shown), volume.Resolved(path))
+	}
 	if err != nil || rel == ".." || strings.HasPrefix(rel, "../") {
 		return "", usage("%s is outside the volume %s", path, v.Shown)
 	}
@@ -97,6 +114,16 @@ func moment(ctx context.Context, past *volume.Past, arg string) (snapshot.Info, 
 		_, err = past.Resolve(ctx, when)
 	}
 	return snapshot.Info{}, "", err
+}
+
+// find walks to a path in a snapshot, and says so when nothing is there.
+func find(ctx context.Context, past *volume.Past, s snapshot.Info, path string) (snapshot.Entry, error) {
+	e, err := past.Find(ctx, s.Num, path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, hint.With(fmt.Errorf("%q was not there at %s: %w", path, s.Dir, fs.ErrNotExist),
+			"see when it was with: s4 log "+quoteName(path))
+	}
+	return e, err
 }
 
 // withVolume opens the volume the command was started in and closes it after do.

@@ -30,7 +30,10 @@ func (c *PushCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		if a.JSON {
-			if errPrint := a.printJSON(r); errPrint != nil {
+			if errPrint := a.printJSON(struct {
+				*volume.PushResult
+				Snapshot snapshotJSON `json:"snapshot"`
+			}{r, toJSON(r.Snapshot)}); errPrint != nil {
 				return errPrint
 			}
 			return err

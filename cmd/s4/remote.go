@@ -45,7 +45,7 @@ func (c *RemoteAddCmd) Run(a *app) error {
 			a.say("Added remote %s (encryption: %s)", r.Name, r.Encryption)
 		case r.Encryption == "none":
 			a.say("Added remote %s (encryption: none, as no passphrase is set)", r.Name)
-			a.say("hint: to encrypt, set BORG_PASSPHRASE and add it with --encryption repokey-blake2")
+			a.say("hint: to encrypt, set BORG_PASSPHRASE and: s4 config set remote.%s.encryption repokey-blake2", r.Name)
 		default:
 			a.say("Added remote %s (encryption: %s, as a passphrase is set)", r.Name, r.Encryption)
 			a.say("hint: choose another with --encryption")

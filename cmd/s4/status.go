@@ -60,6 +60,8 @@ func (a *app) printStatus(s *volume.Status) error {
 		w.printf("A clone or pull was interrupted; run it again to carry on\n")
 	case s.Base == nil:
 		w.printf("Nothing pushed yet\n")
+	case s.Pruned:
+		w.printf("The snapshot it is on is kept nowhere any more; the newest before it: %s\n", s.Base.Dir)
 	default:
 		w.printf("On snapshot %s (%s)\n", s.Base.Dir, humanize.Time(s.Base.Time))
 	}

@@ -192,7 +192,7 @@ func (r *Runner) logLine(text string, events Events, failure *Error) {
 			events.Progress(Progress{m.Files, m.Original, m.New, m.Path})
 		}
 	case "log_message":
-		text := firstLine(m.Message)
+		text := tellingLine(m.Message)
 		r.log().Debug("borg", "level", m.Level, "message", m.Message, "id", m.ID)
 		switch m.Level {
 		case "WARNING":
@@ -208,9 +208,19 @@ func (r *Runner) logLine(text string, events Events, failure *Error) {
 	}
 }
 
-func firstLine(s string) string {
-	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
-	return line
+// tellingLine is the line that says what is wrong: the first, or in one of
+// Python's tracebacks the exception's, which stands at the margin.
+func tellingLine(s string) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	if strings.HasPrefix(lines[0], "Traceback") || strings.HasPrefix(lines[0], "Local Exception") {
+		for _, line := range lines {
+			name, _, found := strings.Cut(line, ": ")
+			if found && (strings.HasSuffix(name, "Error") || strings.HasSuffix(name, "Exception")) && !strings.Contains(name, " ") {
+				return line
+			}
+		}
+	}
+	return lines[0]
 }
 
 func (r *Runner) log() *slog.Logger {

@@ -130,11 +130,11 @@ func (a *Access) ask(ctx context.Context, question string) (string, error) {
 }
 
 // NewPassphrase sees to it that there is a passphrase for a new repository.
-func (a *Access) NewPassphrase(ctx context.Context) error {
+func (a *Access) NewPassphrase(ctx context.Context, loc borgio.Location) error {
 	if a.HasPassphrase() {
 		return nil
 	}
-	first, err := a.ask(ctx, "New passphrase: ")
+	first, err := a.ask(ctx, fmt.Sprintf("New passphrase for %s: ", loc))
 	if err != nil {
 		return err
 	}
