@@ -44,10 +44,13 @@
 //
 // # Invariants
 //
-//   - Nothing is ever written to a repository, and no lock is taken on a local
-//     one: a reader that misses because a writer compacted looks anew and
-//     tries again. A remote one is read under the server's shared lock, which
-//     is given up after a second without use, and every ten seconds at least.
+//   - Nothing is ever written to a repository, and reading blocks no writer: a
+//     local one is read without a lock. On a remote one the server's shared
+//     lock is held only for the moment in which the manifest and the index are
+//     read, well below the second that borg waits; all else is read without it.
+//     A reader that misses because a writer compacted looks anew and tries
+//     again. A writer at work keeps nobody from reading a remote repository
+//     that is open, but its manifest can be read only when the writer is done.
 //   - What a caller gets was verified: key type, then MAC, then decompression
 //     within a bound, then the id and the length; manifests and archives by
 //     their own authentication too. Damage is an [*IntegrityError] of the one

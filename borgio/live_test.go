@@ -214,7 +214,8 @@ func TestDifferential(t *testing.T) {
 			}
 			readRanges(t, r, got["big"], filepath.Join(tree, "big"))
 			if name == "remote" {
-				if b, _ := os.ReadFile(calls); bytes.Count(b, []byte("\n")) != 1 {
+				// A guard and a reader, and another guard if the manifest was asked for late.
+				if b, _ := os.ReadFile(calls); bytes.Count(b, []byte("\n")) > 3 {
 					t.Errorf("processes started:\n%s", b)
 				}
 			}

@@ -18,22 +18,31 @@ func openRemote(ctx context.Context, loc Location, opts Options, pool *buffer.Po
 		User: loc.User, Host: loc.Host, Port: loc.Port, Path: loc.Path, Name: loc.String(),
 		Environ: opts.Environ, Logger: opts.Logger, Timeout: opts.Timeout, LockWait: opts.LockWait,
 	}, pool)
-	return remoteStore{c}, err
+	return remoteStore{c}, objectError(manifestID, err)
 }
 
 func (s remoteStore) get(ctx context.Context, id ID, _ int) (*buffer.Buffer, error) {
-	b, err := s.client.Get(ctx, id)
-	switch {
-	case errors.Is(err, serve.ErrNoObject):
-		return nil, &IntegrityError{Object: id, What: "lookup", Err: err}
-	case errors.Is(err, serve.ErrBadObject):
-		return nil, &IntegrityError{Object: id, What: "segment entry", Err: err}
+	if id == manifestID {
+		b, err := s.client.Manifest(ctx)
+		return b, objectError(id, err)
 	}
-	return b, err
+	b, err := s.client.Get(ctx, id)
+	return b, objectError(id, err)
 }
 
-// refresh has nothing to do: a session sees all that was committed before it,
-// and nothing is committed during it.
+// objectError makes an IntegrityError of what the server says of an object.
+func objectError(id ID, err error) error {
+	switch {
+	case errors.Is(err, serve.ErrNoObject):
+		return &IntegrityError{Object: id, What: "lookup", Err: err}
+	case errors.Is(err, serve.ErrBadObject):
+		return &IntegrityError{Object: id, What: "segment entry", Err: err}
+	}
+	return err
+}
+
+// refresh has nothing to do: getting the manifest is what makes later gets see
+// all that was committed before it.
 func (s remoteStore) refresh(context.Context) (uint64, error) { return 0, nil }
 
 func (s remoteStore) loadKey(ctx context.Context) (string, error) { return s.client.LoadKey(ctx) }

@@ -15,12 +15,8 @@ import (
 	"github.com/s4-storage/s4/borgio/internal/msgpack"
 )
 
-// Client gets objects from "borg serve". The server holds a shared lock
-// as long as a session is open, which keeps every writer out; a session
-// without the lock is no way out, since the server may then write a stale
-// index without it. So a session ends when it was idle for a moment, and in
-// any case after a while, so that a waiting writer gets in; the next call
-// makes a new one. Under the lock nothing changes: a session is always fresh.
+// Client gets objects from "borg serve"; see the package comment for how it
+// keeps out of every writer's way.
 type Client struct {
 	path     string // of the repository, there
 	name     string // of the repository, for messages
@@ -29,7 +25,6 @@ type Client struct {
 	pool     *buffer.Pool
 	timeout  time.Duration
 	lockWait time.Duration
-	id       [32]byte
 
 	slots *semaphore.Weighted // calls under way, see InFlight
 
@@ -37,33 +32,34 @@ type Client struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup // of everything that owns a session
 
-	mu      sync.Mutex // guards what follows
-	dialing *dial      // the session in use, or being made; nil: none
-	alive   time.Time  // when a session answered last
-	retryAt time.Time  // no connection is tried before this
-	backoff time.Duration
-	failure error // of the last try
-	closed  bool
-}
-
-// dial is one session from its making to its end.
-type dial struct {
-	ready   chan struct{} // closed once session or err is set
-	session *session
-	id      [32]byte
-	err     error
+	mu       sync.Mutex // guards what follows
+	id       [32]byte   // zero until the first renewal
+	reader   *reader    // in use; nil: none
+	leaving  *reader    // the one before, while calls are under way on it
+	renewing *renewal   // nil: none is under way
+	held     *look      // whose guard is still there; nil: none
+	alive    time.Time  // when a session answered last
+	retryAt  time.Time  // no connection is tried before this
+	backoff  time.Duration
+	failure  error // of the last try
+	closed   bool
 }
 
 // InFlight is how many calls are under way at once at most.
 const InFlight = 64
 
 const (
-	sessionIdle  = time.Second
-	sessionHold  = 10 * time.Second
+	readerIdle   = 30 * time.Second
 	sessionTick  = 100 * time.Millisecond
 	shutPatience = 5 * time.Second
+	failPatience = time.Second
 	minBackoff   = 200 * time.Millisecond
 	maxBackoff   = 5 * time.Second
+
+	// openLinger is how long the guard of Open stays, which spares the first
+	// look at the manifest another login. It is well below the second that
+	// borg waits for a lock.
+	openLinger = 300 * time.Millisecond
 )
 
 // Options say where a repository is and how long to wait for it.
@@ -91,280 +87,146 @@ func Open(ctx context.Context, o Options, pool *buffer.Pool) (*Client, error) {
 		slots: semaphore.NewWeighted(InFlight),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	d, err := s.connect(ctx)
-	if err != nil {
+	s.mu.Lock()
+	r := s.startRenewal(openLinger)
+	s.mu.Unlock()
+	if _, err := r.wait(ctx); err != nil {
 		s.Close() // the first error tells more
 		return nil, err
 	}
-	d.session.release()
-	s.id = d.id
 	return s, nil
 }
 
 // ID is the repository's id.
-func (s *Client) ID() [32]byte { return s.id }
-
-// connect gives the present session, or makes one; several callers share it.
-// The caller holds the session until it releases it.
-func (s *Client) connect(ctx context.Context) (*dial, error) {
-	for {
-		s.mu.Lock()
-		if s.closed {
-			s.mu.Unlock()
-			return nil, fault.ErrClosed
-		}
-		if s.dialing == nil {
-			if time.Now().Before(s.retryAt) {
-				defer s.mu.Unlock()
-				return nil, s.failure
-			}
-			d := &dial{ready: make(chan struct{})}
-			s.dialing = d
-			s.work.Go(func() { s.own(d) })
-		}
-		d := s.dialing
-		s.mu.Unlock()
-		select {
-		case <-d.ready:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		if d.err != nil {
-			return nil, d.err
-		}
-		if d.session.acquire() {
-			return d, nil
-		}
-		// It is on its way out. A fresh one follows once its lock is free.
-		select {
-		case <-d.session.done:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-		s.forget(d)
-	}
-}
-
-func (s *Client) forget(d *dial) {
+func (s *Client) ID() [32]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dialing == d {
-		s.dialing = nil
-	}
+	return s.id
 }
 
-// own makes a session, watches over it and ends it.
-func (s *Client) own(d *dial) {
-	defer s.forget(d)
-	d.session, d.id, d.err = s.dial()
-	s.mu.Lock()
-	if d.err != nil {
-		s.backoff = min(max(2*s.backoff, minBackoff), maxBackoff)
-		s.retryAt, s.failure = time.Now().Add(s.backoff), d.err
-		if s.dialing == d {
-			s.dialing = nil
-		}
-	} else {
-		s.backoff, s.alive = 0, time.Now()
-	}
-	s.mu.Unlock()
-	close(d.ready)
-	if d.err != nil {
-		return
-	}
-	tick := time.NewTicker(sessionTick)
-	defer tick.Stop()
+// connect gives the reader, or makes one. The caller holds it until it
+// releases it.
+func (s *Client) connect(ctx context.Context) (*reader, error) {
 	for {
-		select {
-		case <-d.session.done:
-			return
-		case <-s.ctx.Done():
-			d.session.shut(sessionIdle)
-			return
-		case <-tick.C:
+		s.mu.Lock()
+		rd, closed := s.reader, s.closed
+		s.mu.Unlock()
+		switch {
+		case closed:
+			return nil, fault.ErrClosed
+		case rd != nil && rd.acquire():
+			return rd, nil
+		case rd != nil:
+			s.retire(rd) // it is on its way out
 		}
-		if d.session.silence() > s.timeout {
-			d.session.end(fmt.Errorf("%w: no answer for %v", fault.ErrUnreachable, s.timeout))
-			d.session.kill()
-		} else if d.session.retire(sessionIdle, sessionHold) {
-			d.session.shut(shutPatience)
+		if _, err := s.renew(ctx); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// dial starts the program and opens the repository.
-func (s *Client) dial() (*session, [32]byte, error) {
-	sess, err := startSession(s.command.argv, childEnvironment(), s.command.detached, s.pool, s.log)
-	if err != nil {
-		return nil, [32]byte{}, err
-	}
-	limit := s.timeout / 2
-	if s.command.interactive {
-		limit = max(limit, 2*time.Minute) // somebody may be typing a password
-	}
-	err = s.within(limit, sess, func(ctx context.Context) error { return negotiate(ctx, sess) })
-	var id [32]byte
-	if err == nil {
-		err = s.within(s.timeout+s.lockWait, sess, func(ctx context.Context) (err error) {
-			id, err = openOnServer(ctx, sess, s.path, s.lockWait)
-			return err
-		})
-	}
-	if err == nil && s.id != ([32]byte{}) && id != s.id {
-		err = fmt.Errorf("%w: %s was replaced by another repository", fault.ErrNotRepository, s.name)
-	}
-	if err != nil {
-		sess.shut(sessionIdle)
-		return nil, id, err
-	}
-	return sess, id, nil
-}
-
-// within runs fn with a time limit, whose passing means that the remote is
-// out of reach.
-func (s *Client) within(limit time.Duration, sess *session, fn func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(s.ctx, limit)
-	defer cancel()
-	err := fn(ctx)
-	switch {
-	case s.ctx.Err() != nil && err != nil:
-		return fault.ErrClosed
-	case errors.Is(err, context.DeadlineExceeded):
-		said := fault.OneLine(sess.stderr.String())
-		if said != "" {
-			said = ": " + said
-		}
-		return fmt.Errorf("%w: no answer for %v%s", fault.ErrUnreachable, limit, said)
-	}
-	return err
-}
-
-// negotiate agrees on the protocol of Borg 1.1 and later.
-func negotiate(ctx context.Context, sess *session) error {
-	data := msgpack.AppendBytes(msgpack.AppendMap(nil, 1), "client_version")
-	data = msgpack.AppendArray(data, 4)
-	for _, v := range []int64{1, 2, 4, -1} {
-		data = msgpack.AppendInt(data, v)
-	}
-	rep, frame, err := sess.call(ctx, "negotiate", arg{"client_data", data})
-	if err != nil {
-		return err
-	}
-	defer frame.Release()
-	major, minor, err := serverVersion(rep.result)
-	if err != nil {
-		return err
-	}
-	if major != 1 || minor < 1 {
-		return fmt.Errorf("%w: the server runs borg %d.%d", fault.ErrUnsupported, major, minor)
-	}
-	return nil
-}
-
-func serverVersion(result []byte) (major, minor int64, err error) {
-	r := msgpack.NewReader(result)
-	if r.Peek() == msgpack.Int { // what borg 1.0 answers
-		return 1, 0, nil
-	}
-	err = r.Fields(func(field []byte) error {
-		if string(field) != "server_version" {
-			return r.Skip()
-		}
-		n, err := r.Array()
-		if err != nil {
-			return err
-		}
-		for i := range n {
-			v, err := r.Int()
-			if err != nil {
-				return err
-			}
-			switch i {
-			case 0:
-				major = v
-			case 1:
-				minor = v
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return 0, 0, fmt.Errorf("%w: the server's version makes no sense: %w", fault.ErrUnsupported, err)
-	}
-	return major, minor, nil
-}
-
-// openOnServer opens the repository under a shared lock.
-func openOnServer(ctx context.Context, sess *session, path string, lockWait time.Duration) (id [32]byte, err error) {
-	wait := msgpack.AppendInt(nil, int64(max(lockWait.Round(time.Second)/time.Second, 1)))
-	rep, frame, err := sess.call(ctx, "open",
-		arg{"path", msgpack.AppendBytes(nil, path)},
-		arg{"create", msgpack.AppendBool(nil, false)},
-		arg{"lock_wait", wait},
-		arg{"lock", msgpack.AppendBool(nil, true)},
-		arg{"exclusive", msgpack.AppendBool(nil, false)},
-		arg{"append_only", msgpack.AppendBool(nil, false)},
-		arg{"make_parent_dirs", msgpack.AppendBool(nil, false)},
-	)
-	if err != nil {
-		return id, err
-	}
-	defer frame.Release()
-	if err := msgpack.NewReader(rep.result).Bytes32(&id); err != nil {
-		return id, fmt.Errorf("%w: the server's answer makes no sense: %w", fault.ErrUnsupported, err)
-	}
-	return id, nil
-}
-
-// call makes a call on the present session, and makes it anew on another one
-// when the connection breaks, until nothing was heard for the time limit.
+// call makes a call on the reader, and makes it anew on another one when the
+// connection breaks, until nothing was heard for the time limit. An exception
+// counts only once it came from a reader that was opened after the first one:
+// compaction may have removed what an older one looks for.
 func (s *Client) call(ctx context.Context, method string, args ...arg) (reply, *buffer.Buffer, error) {
 	if err := s.slots.Acquire(ctx, 1); err != nil {
 		return reply{}, nil, err
 	}
 	defer s.slots.Release(1)
+	var doubted time.Time // when the first exception came
 	for {
-		d, err := s.connect(ctx)
+		rd, err := s.connect(ctx)
 		if err == nil {
 			var rep reply
 			var frame *buffer.Buffer
-			rep, frame, err = d.session.call(ctx, method, args...)
-			d.session.release()
-			if _, answered := errors.AsType[*RemoteError](err); err == nil || answered {
+			rep, frame, err = rd.call(ctx, method, args...)
+			rd.release()
+			_, exception := errors.AsType[*RemoteError](err)
+			if err == nil || exception {
 				s.mu.Lock()
 				s.alive = time.Now()
 				s.mu.Unlock()
+			}
+			if err == nil || exception && !doubted.IsZero() && rd.opened.After(doubted) {
 				return rep, frame, err
 			}
+			if exception {
+				if doubted.IsZero() {
+					doubted = time.Now()
+				}
+				s.log.Debug("remote does not have it, looking anew", "error", err)
+				s.retire(rd)
+				continue
+			}
 		}
-		if ctx.Err() != nil || !errors.Is(err, fault.ErrUnreachable) || errors.Is(err, fault.ErrHostKey) {
+		if err = s.again(ctx, err); err != nil {
 			return reply{}, nil, err
-		}
-		s.mu.Lock()
-		lost, wait := time.Since(s.alive) > s.timeout, time.Until(s.retryAt)
-		s.mu.Unlock()
-		if lost {
-			return reply{}, nil, err
-		}
-		s.log.Debug("connection is lost, trying again", "error", err)
-		t := time.NewTimer(max(wait, 0) + minBackoff/10)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return reply{}, nil, ctx.Err()
-		case <-s.ctx.Done():
-			t.Stop()
-			return reply{}, nil, fault.ErrClosed
 		}
 	}
 }
 
-// Get gives an object as it is stored; the reference is the caller's. What the
+// again waits until it makes sense to try again after err; it gives the error
+// to report when it does not.
+func (s *Client) again(ctx context.Context, err error) error {
+	if ctx.Err() != nil || !errors.Is(err, fault.ErrUnreachable) || errors.Is(err, fault.ErrHostKey) {
+		return err
+	}
+	s.mu.Lock()
+	lost, wait := time.Since(s.alive) > s.timeout, time.Until(s.retryAt)
+	s.mu.Unlock()
+	if lost {
+		return err
+	}
+	s.log.Debug("connection is lost, trying again", "error", err)
+	t := time.NewTimer(max(wait, 0) + minBackoff/10)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.ctx.Done():
+		return fault.ErrClosed
+	}
+}
+
+// Manifest gives the manifest as it is stored now; the reference is the
+// caller's. What is got afterwards is at least as new.
+func (s *Client) Manifest(ctx context.Context) (*buffer.Buffer, error) {
+	for {
+		data := s.heldManifest()
+		var err error
+		if data == nil {
+			data, err = s.renew(ctx)
+		}
+		if err == nil {
+			b := s.pool.Get(len(data))
+			copy(b.Data, data)
+			return b, nil
+		}
+		if err = s.again(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// heldManifest is the manifest if a guard is still there, nil otherwise.
+func (s *Client) heldManifest() []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.held == nil || s.held.guard.ended() != nil {
+		return nil
+	}
+	return s.held.manifest
+}
+
+// Get gives an object other than the manifest as it is stored; the reference
+// is the caller's. What the
 // server says of the object is a [*RemoteError]; see [ErrNoObject] and
 // [ErrBadObject].
 func (s *Client) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
-	rep, frame, err := s.call(ctx, "get", arg{"id", msgpack.AppendBytes(nil, id[:])})
+	rep, frame, err := s.call(ctx, "get", getArg(id))
 	if err != nil {
 		return nil, err
 	}
@@ -391,7 +253,7 @@ func (s *Client) LoadKey(ctx context.Context) (string, error) {
 	return r.String()
 }
 
-// Close ends the session.
+// Close ends all sessions.
 func (s *Client) Close() {
 	s.mu.Lock()
 	s.closed = true

@@ -2,6 +2,46 @@
 // "borg serve" that is there: msgpack calls {"i": n, "m": method, "a": {…}} down
 // a program's stdin and answers {"i": n, "r": result} from its stdout, in any
 // number at once.
+//
+// # Words
+//
+// A session is one running "borg serve". A guard is a session that opened the
+// repository under the shared lock, which keeps writers out. A reader is one
+// that opened it under no lock. A renewal is a guard's short life: it reads the
+// manifest, a reader is opened beside it if there is none that knows this
+// manifest, and the guard goes.
+//
+// # Why reading blocks nobody, and is safe
+//
+// Both sessions have logged in before the guard takes the lock, so it is held
+// for a few round trips and the loading of the index, twice; the guard of Open
+// stays for openLinger more. Then the reader serves from memory and holds nothing.
+//
+// In borg 1.1 and 1.2 (repository.py) the server's first get loads the index.
+// If it is stale, because a writer died between its commit and its index, or
+// damaged, the server writes a new one, and without a lock it would do so under
+// the hands of a writer. The guard's get of the manifest comes first: it finds
+// a good index or has one written under a lock that it upgrades to an exclusive
+// one. While the guard is there no writer can make it stale again, so the
+// reader's get of the manifest just loads it.
+//
+// Nothing loads it again: get does so only while the index in memory is empty,
+// and what holds the manifest is not; what drops it are commit, rollback and
+// replay, which nobody calls here. From then on get seeks in segment files and
+// load_key answers from the configuration read by open; the end of input closes
+// nothing but the lock, of which there is none. So a reader never writes.
+//
+// What a reader knows stays true. Segments are only ever appended to, and the
+// number of one that was committed is not used again. One that compaction
+// removed is still there for whoever has it open; else the server reports an
+// exception (FileNotFoundError, or IntegrityError where it was truncated first),
+// as it does for what was added later (ObjectNotFound). After any exception a
+// call is made once more on a reader that was opened since, and only what that
+// one says is reported. The manifest is the one object that is replaced under
+// its id; it is read by guards only.
+//
+// At most one renewal is under way, one reader in use, and one on its way out
+// with calls still to finish, besides sessions that are just exiting.
 package serve
 
 import (

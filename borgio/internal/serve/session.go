@@ -17,8 +17,7 @@ import (
 	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
-// session is one running "borg serve" with the repository open, and with it
-// the shared lock that keeps writers out. Many calls may be under way at once.
+// session is one running "borg serve". Many calls may be under way at once.
 type session struct {
 	cmd    *exec.Cmd
 	group  bool // the process leads a process group of its own
@@ -37,9 +36,8 @@ type session struct {
 	heard   time.Time // last answer, or start of the oldest call if later
 	idle    time.Time // since when no call is under way
 	users   int       // calls that hold the session
-	begun   time.Time
-	drain   bool  // no new calls: the session is to end
-	err     error // why it ended; nil while it runs
+	drain   bool      // no new calls: the session is to end
+	err     error     // why it ended; nil while it runs
 }
 
 // pendingCall waits for its answer.
@@ -60,7 +58,7 @@ func startSession(argv, env []string, ownSession bool, pool *buffer.Pool, log *s
 	}
 	s := &session{
 		cmd: cmd, group: ownSession, pool: pool, log: log, stderr: &stderrTail{log: log},
-		done: make(chan struct{}), pending: map[int64]*pendingCall{}, begun: time.Now(), idle: time.Now(),
+		done: make(chan struct{}), pending: map[int64]*pendingCall{}, idle: time.Now(),
 	}
 	cmd.Stderr = s.stderr
 	cmd.WaitDelay = time.Second // a shared ssh connection's master keeps stderr open
@@ -234,16 +232,29 @@ func (s *session) release() {
 	s.idle = time.Now()
 }
 
-// retire reports whether the session should be closed now: nobody has used it
-// for idle, or it was held for hold and its last calls are done. From hold on
-// it takes no new calls.
-func (s *session) retire(idle, hold time.Duration) bool {
+// leave makes the session take no new calls.
+func (s *session) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if time.Since(s.begun) > hold || s.users == 0 && time.Since(s.idle) > idle {
+	s.drain = true
+}
+
+// retire reports whether the session should be closed now: nobody has used it
+// for idle, or it takes no new calls and its last ones are done.
+func (s *session) retire(idle time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users == 0 && time.Since(s.idle) > idle {
 		s.drain = true
 	}
 	return s.drain && s.users == 0
+}
+
+// ended tells why the session has ended, nil while it runs.
+func (s *session) ended() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.err
 }
 
 // shut ends the session in good order: the server sees the end of its input,
