@@ -49,8 +49,9 @@
 //     lock is held only for the moment in which the manifest and the index are
 //     read, well below the second that borg waits; all else is read without it.
 //     A reader that misses because a writer compacted looks anew and tries
-//     again. A writer at work keeps nobody from reading a remote repository
-//     that is open, but its manifest can be read only when the writer is done.
+//     again. A writer at work does not stop who was reading a remote within
+//     the last half a minute, until something turns out to have been moved;
+//     the manifest, and what needs a new session, wait for Options.LockWait.
 //   - What a caller gets was verified: key type, then MAC, then decompression
 //     within a bound, then the id and the length; manifests and archives by
 //     their own authentication too. Damage is an [*IntegrityError] of the one
