@@ -46,8 +46,8 @@ const (
 	// fetchBytes bounds the objects that are being fetched and opened;
 	// aheadBytes the plaintexts that are there before anyone asked for them,
 	// over all streams.
-	fetchBytes = 10 << 20
-	aheadBytes = 6 << 20
+	fetchBytes = 20 << 20
+	aheadBytes = 12 << 20
 )
 
 // Repository is an open repository. It is safe for concurrent use.
