@@ -8,7 +8,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo deve
 LDFLAGS := -X main.version=$(VERSION)
 FUZZTIME ?= 1m
 
-.PHONY: demo test build install tools-demo tools-test unit race e2e fuzz lint bench clean
+.PHONY: demo test build install tools-demo tools-test tools-bench unit race e2e fuzz lint bench clean
 
 demo: tools-demo build
 	scripts/demo.sh bin/s4
@@ -26,7 +26,7 @@ build:
 install: build
 	install -D -m 755 bin/s4 $(DESTDIR)/usr/local/bin/s4
 
-tools-demo tools-test:
+tools-demo tools-test tools-bench:
 	scripts/tools.sh $(@:tools-%=%)
 
 unit:
@@ -44,7 +44,7 @@ fuzz:
 lint:
 	go run $(GOLANGCI_LINT) run
 
-bench: tools-test build
+bench: tools-bench build
 	scripts/bench.sh bin/s4
 
 clean:

@@ -7,23 +7,23 @@ set -eu
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 status=0
-mounts() { grep -E ' fuse\.s4 ' /proc/mounts | sort || true; }
+mounts() { grep -aE ' fuse\.s4 ' /proc/mounts | sort || true; }
 loops() { losetup -ln -O NAME,BACK-FILE 2>/dev/null | sort || true; }
 before="$(mounts; loops)"
 go test -race -count=1 -timeout 40m -v ./... >"$log" 2>&1 || status=$?
 
 # One line a package, the failures whole, and the skips with their reasons.
-grep -E '^(ok|FAIL|panic:|---? FAIL)' "$log" || true
+grep -aE '^(ok|FAIL|panic:|---? FAIL)' "$log" || true
 if [ "$status" != 0 ]; then
-	grep -vE '^\s*(=== |--- PASS|--- SKIP)|^PASS$' "$log" | tail -n 200
+	grep -avE '^\s*(=== |--- PASS|--- SKIP)|^PASS$' "$log" | tail -n 200
 fi
-passed=$(grep -cE '^\s*--- PASS' "$log" || true)
-failed=$(grep -cE '^\s*--- FAIL' "$log" || true)
-skipped=$(grep -cE '^\s*--- SKIP' "$log" || true)
+passed=$(grep -acE '^\s*--- PASS' "$log" || true)
+failed=$(grep -acE '^\s*--- FAIL' "$log" || true)
+skipped=$(grep -acE '^\s*--- SKIP' "$log" || true)
 if [ "$skipped" != 0 ]; then
 	echo "skipped:"
 	# The reason stands before the verdict.
-	grep -B1 -E '^\s*--- SKIP' "$log" | grep -vE '^--$|^=== ' || true
+	grep -aB1 -E '^\s*--- SKIP' "$log" | grep -avE '^--$|^=== ' || true
 fi
 
 after="$(mounts; loops)"

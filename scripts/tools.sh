@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sees to it that the programs s4 works with are there: `tools.sh demo` for the
-# tour, `tools.sh test` for the tests. Debian packages are installed when this
+# tour, `tools.sh test` for the tests, `tools.sh bench` for timing. Debian packages are installed when this
 # runs as root; otherwise it says what is missing.
 set -eu
 
@@ -10,8 +10,8 @@ tests="mkfs.btrfs:btrfs-progs /usr/sbin/sshd:openssh-server rsync:rsync setfacl:
 
 case "${1:-}" in
 demo) wanted=$common ;;
-test) wanted="$common $tests" ;;
-*) echo "usage: tools.sh demo|test" >&2; exit 2 ;;
+test | bench) wanted="$common $tests" ;;
+*) echo "usage: tools.sh demo|test|bench" >&2; exit 2 ;;
 esac
 
 command -v go >/dev/null || { echo "s4 is built with Go: see https://go.dev/doc/install" >&2; exit 1; }
@@ -22,6 +22,10 @@ for pair in $wanted; do
 done
 # cgo needs the C library's headers, which gcc alone does not bring.
 [ -e /usr/include/stdio.h ] || missing="$missing libc6-dev"
+# borg mounts with one of these.
+if [ "$1" = bench ] && ! python3 -c 'import pyfuse3' 2>/dev/null && ! python3 -c 'import llfuse' 2>/dev/null; then
+	missing="$missing python3-pyfuse3"
+fi
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
