@@ -30,7 +30,7 @@ func (s *Client) look(withReader bool) (*look, error) {
 	if s.command.interactive {
 		logins.Wait() // a person is asked for one password at a time
 	}
-	if withReader && !(s.command.interactive && guardErr != nil) {
+	if withReader && (!s.command.interactive || guardErr == nil) {
 		logins.Go(func() { read, readErr = s.login() })
 	}
 	logins.Wait()
