@@ -22,8 +22,9 @@ failed=$(grep -acE '^\s*--- FAIL' "$log" || true)
 skipped=$(grep -acE '^\s*--- SKIP' "$log" || true)
 if [ "$skipped" != 0 ]; then
 	echo "skipped:"
-	# The reason stands before the verdict.
-	grep -aB1 -E '^\s*--- SKIP' "$log" | grep -avE '^--$|^=== ' || true
+	awk '/^=== /{name = $3}
+		/_test\.go:[0-9]+: /{reason[name] = $0}
+		/^ *--- SKIP/{print; print reason[$3]}' "$log"
 fi
 
 after="$(mounts; loops)"
