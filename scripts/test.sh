@@ -23,7 +23,7 @@ skipped=$(grep -acE '^\s*--- SKIP' "$log" || true)
 if [ "$skipped" != 0 ]; then
 	echo "skipped:"
 	awk '/^=== /{name = $3}
-		/_test\.go:[0-9]+: /{reason[name] = $0}
+		/^ +[a-z_]+\.go:[0-9]+: /{reason[name] = $0}
 		/^ *--- SKIP/{print; print reason[$3]}' "$log"
 fi
 
