@@ -76,13 +76,16 @@ func (f *historyFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string
 	return f.fail("look-up", h.NodeId, err)
 }
 
-func (f *historyFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	ctx := request(&in.InHeader, cancel)
-	n, err := f.node(ctx, in.NodeId)
-	if err != nil {
-		return f.fail("stat", in.NodeId, err)
+// stat gives what an id stands for, its attributes, and how long they hold.
+func (f *historyFS) stat(ctx context.Context, id uint64) (n node, a fuse.Attr, keep time.Duration, err error) {
+	if n, err = f.node(ctx, id); err == nil {
+		a, keep, err = f.attr(ctx, &n)
 	}
-	a, keep, err := f.attr(ctx, &n)
+	return n, a, keep, err
+}
+
+func (f *historyFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	_, a, keep, err := f.stat(request(&in.InHeader, cancel), in.NodeId)
 	if err != nil {
 		return f.fail("stat", in.NodeId, err)
 	}
@@ -92,12 +95,7 @@ func (f *historyFS) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fus
 }
 
 func (f *historyFS) Statx(cancel <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	ctx := request(&in.InHeader, cancel)
-	n, err := f.node(ctx, in.NodeId)
-	if err != nil {
-		return f.fail("stat", in.NodeId, err)
-	}
-	a, keep, err := f.attr(ctx, &n)
+	n, a, keep, err := f.stat(request(&in.InHeader, cancel), in.NodeId)
 	if err != nil {
 		return f.fail("stat", in.NodeId, err)
 	}

@@ -114,13 +114,7 @@ func clonePlace(dir string, loc borgio.Location) (create bool, err error) {
 }
 
 func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repository, o CloneOptions, a *reach.Access) (*CloneResult, error) {
-	if err := os.MkdirAll(filepath.Join(dir, LocalDir), 0o700); err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", err), repo.Close())
-	}
-	if err := os.Chmod(filepath.Join(dir, Dir), 0o755); err != nil {
-		return nil, errors.Join(fmt.Errorf("clone: %w", err), repo.Close())
-	}
-	v, err := Open(dir, a)
+	v, err := layOut(dir, a)
 	if err != nil {
 		return nil, errors.Join(err, repo.Close())
 	}

@@ -250,16 +250,22 @@ func Init(dir string, o InitOptions, access *reach.Access) (v *Volume, existed b
 	return v, existed, err
 }
 
-// create lays `.s4/` out, keeping what is there.
+// layOut makes `.s4/` in root, keeping what is there, and opens the volume.
+func layOut(root string, access *reach.Access) (*Volume, error) {
+	err := os.MkdirAll(filepath.Join(root, LocalDir), 0o700)
+	if err == nil {
+		// Snapshots show .s4 to whoever may see the volume; only local is private.
+		err = os.Chmod(filepath.Join(root, Dir), 0o755)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make %s: %w", Dir, err)
+	}
+	return Open(root, access)
+}
+
+// create makes root a volume, keeping what is there.
 func create(root, name, id string, labels map[string]string, access *reach.Access) (*Volume, error) {
-	if err := os.MkdirAll(filepath.Join(root, LocalDir), 0o700); err != nil {
-		return nil, fmt.Errorf("make %s: %w", Dir, err)
-	}
-	// Snapshots show .s4 to whoever may see the volume; only local is private.
-	if err := os.Chmod(filepath.Join(root, Dir), 0o755); err != nil {
-		return nil, fmt.Errorf("make %s: %w", Dir, err)
-	}
-	v, err := Open(root, access)
+	v, err := layOut(root, access)
 	if err != nil {
 		return nil, err
 	}

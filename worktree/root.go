@@ -42,10 +42,6 @@ func Open(path string) (*Root, error) {
 	return &Root{dir: f}, nil
 }
 
-// OpenFile takes a directory that is open already, as it must be where a mount
-// covers it. The Root owns dir from now on.
-func OpenFile(dir *os.File) *Root { return &Root{dir: dir} }
-
 // Close gives the directory back.
 func (r *Root) Close() error { return r.dir.Close() }
 

@@ -104,14 +104,7 @@ func (a *Access) environ(name string) (string, bool) {
 }
 
 // HasPassphrase tells whether a passphrase is to be had without asking.
-func (a *Access) HasPassphrase() bool {
-	for _, name := range []string{"BORG_PASSPHRASE", "BORG_PASSCOMMAND"} {
-		if _, ok := a.environ(name); ok {
-			return true
-		}
-	}
-	return false
-}
+func (a *Access) HasPassphrase() bool { return borgio.HasPassphraseEnv(a.environ) }
 
 // ask prompts once and remembers the answer for borg, which runs later.
 func (a *Access) ask(ctx context.Context, question string) (string, error) {
@@ -161,16 +154,10 @@ func (a *Access) Borg(dir string) *borgcmd.Runner {
 	defer a.mu.Unlock()
 	if a.passphrase != nil {
 		r.Passphrase = []byte(*a.passphrase)
-	} else if command, ok := a.Global.Get(KeyPassCommand); ok && !a.envHasPassphrase() {
+	} else if command, ok := a.Global.Get(KeyPassCommand); ok && !borgio.HasPassphraseEnv(nil) {
 		r.Env = append(r.Env, "BORG_PASSCOMMAND="+command)
 	}
 	return r
-}
-
-func (a *Access) envHasPassphrase() bool {
-	_, phrase := os.LookupEnv("BORG_PASSPHRASE")
-	_, command := os.LookupEnv("BORG_PASSCOMMAND")
-	return phrase || command
 }
 
 // ParseLocation reads a repository's URL. Where it names no port,
