@@ -12,6 +12,8 @@ import (
 
 // CatCmd is `s4 cat`.
 type CatCmd struct {
+	lookFlags
+
 	When string `arg:"" name:"time:path" help:"Moment and the file's path below the volume's root."`
 }
 
@@ -19,12 +21,15 @@ type CatCmd struct {
 func (CatCmd) Help() string {
 	return `Writes a file as it was to stdout. Only the parts of the file are fetched, nothing else of the snapshot.
 
-Example: s4 cat yesterday:notes.txt`
+Examples:
+
+  s4 cat yesterday:notes.txt
+  s4 cat -r nas:/backups/repo latest:etc/fstab`
 }
 
 // Run does it.
 func (c *CatCmd) Run(ctx context.Context, a *app) error {
-	return a.withMoment(ctx, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
+	return a.withMoment(ctx, c.lookFlags, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
 		e, err := find(ctx, past, s, path)
 		if err != nil {
 			return err

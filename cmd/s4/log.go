@@ -16,6 +16,8 @@ import (
 
 // LogCmd is `s4 log`.
 type LogCmd struct {
+	lookFlags
+
 	Path    string `arg:"" optional:"" help:"Only the snapshots in which this path changed."`
 	Number  int    `short:"n" placeholder:"N" help:"Show the newest N only."`
 	Refresh bool   `help:"Ask the remotes for news first."`
@@ -33,11 +35,7 @@ Examples:
 
 // Run does it.
 func (c *LogCmd) Run(ctx context.Context, a *app) error {
-	return a.withVolume(func(v *volume.Volume) error {
-		past, err := a.past(ctx, v)
-		if err != nil {
-			return err
-		}
+	return a.withPast(ctx, c.lookFlags, func(v *volume.Volume, past *volume.Past) error {
 		if c.Refresh {
 			if err := past.Refresh(ctx); err != nil {
 				return err

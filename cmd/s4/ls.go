@@ -14,6 +14,8 @@ import (
 
 // LsCmd is `s4 ls`.
 type LsCmd struct {
+	lookFlags
+
 	When      string `arg:"" name:"time[:path]" help:"Moment and, below the volume's root, a path."`
 	Long      bool   `short:"l" help:"Show mode, owner, size and time."`
 	Recursive bool   `short:"R" help:"List what is below directories too."`
@@ -24,12 +26,15 @@ type LsCmd struct {
 func (LsCmd) Help() string {
 	return `Lists what a snapshot holds, from the index alone. TIME is latest, latest~2, a name from .s4/history or its beginning, 2h, 3d, yesterday, a date, before:TIME, after:TIME, an archive's name or id.
 
-Example: s4 ls -l yesterday:photos/2024`
+Examples:
+
+  s4 ls -l yesterday:photos/2024
+  s4 ls -r nas:/backups/repo latest`
 }
 
 // Run does it.
 func (c *LsCmd) Run(ctx context.Context, a *app) error {
-	return a.withMoment(ctx, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
+	return a.withMoment(ctx, c.lookFlags, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
 		entries, err := c.list(ctx, past, s, path)
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
@@ -36,6 +37,37 @@ func (a *app) volume() (*volume.Volume, error) {
 	return v, err
 }
 
+// lookFlags are of the verbs that look at the past.
+type lookFlags struct {
+	Repo string `short:"r" placeholder:"URL" help:"Look into this borg repository instead of a volume."`
+}
+
+// withPast opens the time line of --repo, or else of the volume that the
+// command was started in, and closes it after do. The volume is nil with --repo.
+func (a *app) withPast(ctx context.Context, f lookFlags, do func(*volume.Volume, *volume.Past) error) error {
+	if f.Repo == "" {
+		return a.withVolume(func(v *volume.Volume) error {
+			past, err := a.past(ctx, v)
+			if err != nil {
+				return err
+			}
+			return do(v, past)
+		})
+	}
+	past, loc, err := volume.RepositoryPast(ctx, f.Repo, a.access)
+	if err != nil {
+		return err
+	}
+	defer past.Close()
+	if loc.Archive != "" {
+		return hint.With(usage("--repo names a repository, not an archive"), "give the archive's name as TIME: "+loc.Archive)
+	}
+	if err := past.Refresh(ctx); err != nil {
+		return reach.Explain(err, loc)
+	}
+	return do(nil, past)
+}
+
 // past opens the volume's time line and looks at the sources that need no
 // network, so that it is up to date and never waits; at all, where the index
 // was lost.
@@ -57,8 +89,12 @@ func (a *app) past(ctx context.Context, v *volume.Volume) (*volume.Past, error) 
 }
 
 // inVolume turns a path as the person typed it into one below the volume's
-// root: relative to where they are, "" for the root itself.
+// root: relative to where they are, "" for the root itself. Without a volume
+// it is below a repository's root.
 func (a *app) inVolume(v *volume.Volume, path string) (string, error) {
+	if v == nil {
+		return strings.TrimPrefix(filepath.Clean("/"+path), "/"), nil
+	}
 	at, err := filepath.Abs(a.here())
 	if err != nil {
 		return "", err
@@ -80,13 +116,9 @@ func (a *app) inVolume(v *volume.Volume, path string) (string, error) {
 }
 
 // withMoment does something with the snapshot, and the path in it, that
-// TIME[:PATH] names in the volume the command was started in.
-func (a *app) withMoment(ctx context.Context, arg string, do func(*volume.Volume, *volume.Past, snapshot.Info, string) error) error {
-	return a.withVolume(func(v *volume.Volume) error {
-		past, err := a.past(ctx, v)
-		if err != nil {
-			return err
-		}
+// TIME[:PATH] names.
+func (a *app) withMoment(ctx context.Context, f lookFlags, arg string, do func(*volume.Volume, *volume.Past, snapshot.Info, string) error) error {
+	return a.withPast(ctx, f, func(v *volume.Volume, past *volume.Past) error {
 		s, path, err := moment(ctx, past, arg)
 		if err != nil {
 			return err

@@ -31,7 +31,7 @@ Examples:
 
 // Run does it.
 func (c *RestoreCmd) Run(ctx context.Context, a *app) error {
-	return a.withMoment(ctx, c.When, func(v *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
+	return a.withMoment(ctx, lookFlags{}, c.When, func(v *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
 		report, done := a.reporter()
 		o := volume.RestoreOptions{When: s.Dir, Force: c.Force, Report: report}
 		if path != "" {
