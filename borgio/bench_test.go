@@ -54,6 +54,27 @@ func BenchmarkItems(b *testing.B) {
 	}
 }
 
+// BenchmarkScanRaw finds an archive's items without looking into them.
+func BenchmarkScanRaw(b *testing.B) {
+	r, a := benchArchive(b)
+	b.ReportAllocs()
+	for b.Loop() {
+		s := r.Scan(b.Context(), a, nil)
+		n, size := 0, 0
+		for s.Next() {
+			for s.NextItem() {
+				n++
+				size += len(s.Raw())
+			}
+		}
+		s.Close()
+		if err := s.Err(); err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(n), "items")
+	}
+}
+
 // BenchmarkStream writes the archive's largest file to nowhere.
 func BenchmarkStream(b *testing.B) {
 	r, a := benchArchive(b)

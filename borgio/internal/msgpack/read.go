@@ -53,6 +53,9 @@ func (r *Reader) Reset(buf []byte) { r.buf, r.pos = buf, 0 }
 // Pos is the offset of the next value in the buffer.
 func (r *Reader) Pos() int { return r.pos }
 
+// Seek makes pos the offset of the next value.
+func (r *Reader) Seek(pos int) { r.pos = pos }
+
 // Len is the number of bytes not yet read.
 func (r *Reader) Len() int { return len(r.buf) - r.pos }
 
@@ -255,32 +258,70 @@ func (r *Reader) Nil() bool {
 
 // Skip steps over one value of any kind, however deep.
 func (r *Reader) Skip() error {
-	for left := uint64(1); left > 0; left-- {
-		h, err := ParseHeader(r.buf[r.pos:])
-		if err != nil {
-			return err
-		}
-		rest := uint64(len(r.buf) - r.pos - h.Size)
-		switch h.Kind {
-		case Map, Array:
-			n := h.Count
-			if h.Kind == Map {
-				n *= 2
-			}
-			// Every value still owed takes a byte at least.
-			if left += n; left-1 > rest {
-				return io.ErrUnexpectedEOF
-			}
-		case Raw, Ext, Float:
-			if h.Count > rest {
-				return io.ErrUnexpectedEOF
-			}
-			r.pos += int(h.Count)
-		}
-		r.pos += h.Size
-	}
-	return nil
+	var s Skipper
+	return s.Skip(r)
 }
+
+// Skipper steps over one value that arrives in pieces. The zero value is ready
+// for one.
+type Skipper struct {
+	begun bool
+	owed  uint64 // values still to come, but for those inside them
+}
+
+// Skip goes on. Where the buffer ends before the value does, the error is
+// [io.ErrUnexpectedEOF]: let the Reader go on in a longer one by
+// [Reader.Extend], and try again.
+func (s *Skipper) Skip(r *Reader) error {
+	if !s.begun {
+		s.begun, s.owed = true, 1
+	}
+	buf, pos, owed := r.buf, r.pos, s.owed
+	var err error
+	for owed > 0 {
+		if pos >= len(buf) {
+			err = io.ErrUnexpectedEOF
+			break
+		}
+		size, inner := 1, uint64(0)
+		switch c := buf[pos]; { // what items are made of mostly, without a Header
+		case c <= 0x7f || c >= 0xe0:
+		case c >= 0xa0 && c <= 0xbf:
+			size += int(c & 0x1f)
+		case c <= 0x8f:
+			inner = 2 * uint64(c&0x0f)
+		case c <= 0x9f:
+			inner = uint64(c & 0x0f)
+		default:
+			var h Header
+			if h, err = ParseHeader(buf[pos:]); err != nil {
+				break
+			}
+			size = h.Size
+			switch h.Kind {
+			case Map:
+				inner = 2 * h.Count
+			case Array:
+				inner = h.Count
+			case Raw, Ext, Float:
+				size += int(h.Count)
+			}
+		}
+		if err == nil && size > len(buf)-pos {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			break
+		}
+		pos += size
+		owed += inner - 1
+	}
+	r.pos, s.owed = pos, owed
+	return err
+}
+
+// Extend makes the Reader go on in buf, which must begin with what it has read.
+func (r *Reader) Extend(buf []byte) { r.buf = buf }
 
 // Fields reads a map whose keys are text and calls fn for each; fn must read
 // the value and nothing else.
