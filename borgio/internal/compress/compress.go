@@ -1,5 +1,13 @@
 // Package compress opens the payloads of BorgBackup 1.x objects: 2 bytes that
 // tell the compression, then the compressed plaintext.
+//
+// # Memory
+//
+// A plaintext takes its own length from the pool, up to twice that while it
+// grows, and never more than the limit. What does not fit is refused before
+// memory is taken for it, or for zlib, whose streams do not tell their size,
+// as soon as it shows. On the heap a payload of n bytes takes at most
+// 2 MiB + 64 n, and for lzma a dictionary no longer than the plaintext.
 package compress
 
 import (
@@ -8,12 +16,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 
 	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
-	"github.com/ulikunitz/xz/lzma"
 
 	"github.com/s4-storage/s4/borgio/internal/buffer"
 	"github.com/s4-storage/s4/borgio/internal/fault"
@@ -87,11 +92,14 @@ func (d *Decompressor) Decompress(payload []byte, size, limit int) (*buffer.Buff
 	case kind == compZstd && zero == 0:
 		return d.zstandard(body, size, limit)
 	case kind == compLZMA && zero == 0:
-		r, err := newXZReader(body, maxPlain(size, limit))
+		r, n, err := newXZReader(body, maxPlain(size, limit))
 		if err != nil {
 			return nil, err
 		}
-		return d.drain(r, size, limit)
+		if size != UnknownSize && n != size {
+			return nil, fmt.Errorf("xz: %d bytes of plaintext where %d are due", n, size)
+		}
+		return d.drain(r, n, limit)
 	case kind&0x0f == 8 && binary.BigEndian.Uint16(payload)%31 == 0:
 		r, err := zlib.NewReader(bytes.NewReader(payload))
 		if err != nil {
@@ -128,58 +136,12 @@ func maxPlain(size, limit int) int {
 	return limit
 }
 
-// lz4 decodes one raw block, which does not say how long its plaintext is.
-func (d *Decompressor) lz4(body []byte, size, limit int) (*buffer.Buffer, error) {
-	if size == UnknownSize {
-		var err error
-		if size, err = lz4Size(body, limit); err != nil {
-			return nil, err
-		}
-	}
-	b, err := d.fill(max(size, 1), func(mem []byte) error {
-		n, err := lz4.UncompressBlock(body, mem)
-		if err == nil && n != size {
-			err = fmt.Errorf("%d bytes of plaintext where %d are due", n, size)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("lz4: %w", err)
-	}
-	b.Data = b.Data[:size]
-	return b, nil
-}
-
-// lz4Size adds up the sequences of a raw lz4 block.
-func lz4Size(src []byte, limit int) (int, error) {
-	pos, total := 0, 0
-	length := func(nibble byte) int {
-		n := int(nibble)
-		for more := nibble == 15; more && pos < len(src) && n <= limit; pos++ {
-			n += int(src[pos])
-			more = src[pos] == 255
-		}
-		return n
-	}
-	for pos < len(src) {
-		token := src[pos]
-		pos++
-		literals := length(token >> 4)
-		if literals > len(src)-pos {
-			return 0, fmt.Errorf("lz4: %w", io.ErrUnexpectedEOF)
-		}
-		pos += literals
-		total += literals
-		if pos < len(src) { // the last sequence has literals only
-			pos += 2 // offset
-			total += length(token&15) + 4
-		}
-		if total > limit {
-			return 0, errTooLarge
-		}
-	}
-	return total, nil
-}
+// A block of a zstd frame takes 4 bytes at least, one byte repeated, and gives
+// at most 128 KiB.
+const (
+	zstdMinBlock = 4
+	zstdMaxPlain = 128 << 10
+)
 
 func (d *Decompressor) zstandard(body []byte, size, limit int) (*buffer.Buffer, error) {
 	var h zstd.Header
@@ -193,6 +155,10 @@ func (d *Decompressor) zstandard(body []byte, size, limit int) (*buffer.Buffer, 
 		return nil, errTooLarge
 	case size != UnknownSize && h.FrameContentSize != uint64(size):
 		return nil, fmt.Errorf("zstd: %d bytes of plaintext where %d are due", h.FrameContentSize, size)
+	}
+	// A frame of a few bytes must not make us prepare for its claim.
+	if h.FrameContentSize > uint64(len(body)/zstdMinBlock+1)*zstdMaxPlain {
+		return nil, fmt.Errorf("zstd: %w", io.ErrUnexpectedEOF)
 	}
 	n := int(h.FrameContentSize)
 	b, err := d.fill(max(n, 1), func(mem []byte) error {
@@ -241,63 +207,4 @@ func (d *Decompressor) drain(r io.Reader, size, limit int) (*buffer.Buffer, erro
 		}
 		b = d.pool.Grow(b, n, min(2*n, limit+1))
 	}
-}
-
-// Of an xz container only the frame of its first block matters: the object's
-// id verifies what comes out, so the container's own checksums need not.
-const (
-	xzMagic           = "\xfd7zXZ\x00"
-	xzStreamHeader    = 12
-	xzFilterLZMA2     = 0x21
-	xzMaxDictionary   = 40 // the property byte's largest legal value
-	xzMinDictionary   = 4096
-	xzFlagPacked      = 0x40
-	xzFlagUnpacked    = 0x80
-	xzFlagFilters     = 0x03
-	xzFlagsKnown      = xzFlagPacked | xzFlagUnpacked | xzFlagFilters
-	xzMaxVarintLength = 9
-)
-
-// newXZReader reads the only block of an .xz container whose plaintext has at
-// most limit bytes. The dictionary never takes more memory than that.
-func newXZReader(src []byte, limit int) (io.Reader, error) {
-	bad := func(what string) (io.Reader, error) { return nil, fmt.Errorf("xz: %s", what) }
-	if len(src) < xzStreamHeader+8 || string(src[:len(xzMagic)]) != xzMagic {
-		return bad("no header")
-	}
-	src = src[xzStreamHeader:]
-	if src[0] == 0 { // the index comes at once: no block, no plaintext
-		return bytes.NewReader(nil), nil
-	}
-	size := 4 * (int(src[0]) + 1)
-	if size > len(src) {
-		return bad("block header is cut short")
-	}
-	head, body := src[2:size-4], src[size:]
-	flags := src[1]
-	if flags&^xzFlagsKnown != 0 || flags&xzFlagFilters != 0 {
-		return bad("more than one filter")
-	}
-	for _, f := range []byte{xzFlagPacked, xzFlagUnpacked} {
-		if flags&f != 0 {
-			_, n := binary.Uvarint(head)
-			if n < 1 || n > xzMaxVarintLength {
-				return bad("block header")
-			}
-			head = head[n:]
-		}
-	}
-	if len(head) < 3 || head[0] != xzFilterLZMA2 || head[1] != 1 || head[2] > xzMaxDictionary {
-		return bad("filter is not lzma2")
-	}
-	dictionary := uint64(math.MaxUint32)
-	if p := head[2]; p < xzMaxDictionary {
-		dictionary = uint64(2|p&1) << (p/2 + 11)
-	}
-	c := lzma.Reader2Config{DictCap: int(max(min(dictionary, uint64(limit)), xzMinDictionary))}
-	r, err := c.NewReader2(bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("xz: %w", err)
-	}
-	return r, nil
 }
