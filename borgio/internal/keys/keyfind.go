@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/shlex"
+	"github.com/s4-storage/s4/borgio/internal/shlex"
 
 	"github.com/s4-storage/s4/borgio/internal/fault"
 )

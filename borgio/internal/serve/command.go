@@ -5,8 +5,9 @@ import (
 	"os"
 	"strconv"
 
-	"github.com/google/shlex"
 	"golang.org/x/term"
+
+	"github.com/s4-storage/s4/borgio/internal/shlex"
 )
 
 // command is how to start "borg serve" on the other side.
