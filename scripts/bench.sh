@@ -2,7 +2,8 @@
 # Times s4 and its peers side by side: bench.sh PATH-TO-S4 [FLAGS]. Every flag
 # has an environment variable too, for make bench: BENCH_DIR keeps corpus and
 # repositories for the next run, BENCH_FILES, BENCH_SNAPSHOTS, BENCH_BIG (bytes),
-# BENCH_RUNS and BENCH_ONLY make it smaller. See -help.
+# BENCH_RUNS and BENCH_ONLY make it smaller, BENCH_DOCS=docs puts the results
+# into docs/bench.md and docs/bench/. See -help.
 set -eu
 
 s4=$(realpath "${1:?usage: bench.sh PATH-TO-S4 [FLAGS]}")

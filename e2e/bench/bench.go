@@ -1,16 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"syscall"
 	"time"
 )
 
@@ -23,11 +21,13 @@ type bench struct {
 	env       []string // of every command
 	log       io.Writer
 	stamp     stamp
+	server    *sshd             // nil before it is needed
+	failed    map[string]string // why something could not be prepared, by what
 }
 
 // newBench finds the tools and makes the directory.
 func newBench(o options, log io.Writer) (*bench, error) {
-	b := &bench{options: o, log: log}
+	b := &bench{options: o, log: log, failed: map[string]string{}}
 	var err error
 	if b.tools, err = findTools(o.S4, o.Tools); err != nil {
 		return nil, err
@@ -53,10 +53,20 @@ func newBench(o options, log io.Writer) (*bench, error) {
 
 // close removes what is not to stay.
 func (b *bench) close() error {
+	if b.server != nil {
+		b.server.stop()
+	}
 	if b.temporary {
 		return os.RemoveAll(b.dir)
 	}
 	return nil
+}
+
+// drop leaves a peer out of the rest of the run.
+func (b *bench) drop(t *tool, err error) {
+	b.say("%s is left out: %v", t.name, err)
+	b.failed[t.name] = err.Error()
+	b.tools = slices.DeleteFunc(b.tools, func(x *tool) bool { return x == t })
 }
 
 // tool gives the one with that name, nil if it is not measured.
@@ -87,6 +97,8 @@ func (b *bench) environment() []string {
 		"HOME="+home, "TZ=UTC", "LC_ALL=C.UTF-8",
 		"XDG_CACHE_HOME="+in("cache"), "XDG_CONFIG_HOME="+in("config"), "XDG_STATE_HOME="+in("state"),
 		"BORG_BASE_DIR="+in("borg"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
+		// Repositories are read locally and through ssh in turn.
+		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes", "BORG_PASSPHRASE=bench",
 		"RESTIC_CACHE_DIR="+in("restic"), "RESTIC_PASSWORD=bench",
 		"KOPIA_PASSWORD=bench", "KOPIA_LOG_DIR="+in("kopia-log"), "KOPIA_CHECK_FOR_UPDATES=false",
 	)
@@ -94,37 +106,13 @@ func (b *bench) environment() []string {
 
 // run runs a tool's command in a directory and gives its output.
 func (b *bench) run(ctx context.Context, t *tool, dir string, args ...string) ([]byte, error) {
-	var out bytes.Buffer
-	err := b.stream(ctx, t, dir, args, func(r io.Reader) error {
-		_, err := io.Copy(&out, r)
-		return err
-	})
-	return out.Bytes(), err
+	out, _, err := b.output(ctx, t.command(dir, args...))
+	return out, err
 }
 
-// stream runs a tool's command and hands its output to read.
-func (b *bench) stream(ctx context.Context, t *tool, dir string, args []string, read func(io.Reader) error) error {
-	ctx, cancel := context.WithTimeout(ctx, b.Limit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, t.program, args...)
-	cmd.Dir, cmd.Env = dir, b.env
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is ours alone
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	errRead := read(out)
-	if err := cmd.Wait(); err != nil {
-		return fmt.Errorf("%s %s: %w: %s", t.name, args[0], err, tail(stderr.String()))
-	}
-	return errRead
+// command is one of the tool's; dir "" is the bench's directory.
+func (t *tool) command(dir string, args ...string) command {
+	return command{name: t.name + " " + args[0], argv: append([]string{t.program}, args...), dir: dir}
 }
 
 // tail is the end of what a program said.

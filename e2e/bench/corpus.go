@@ -39,6 +39,8 @@ const (
 	sizeMu       = 8.13
 	sizeSigma    = 1.6
 	sizeMax      = 64 << 20
+	tinyLeast    = 16 // enough that no two tiny files are equal
+	tinyMore     = 100
 	changedShare = 0.005 // of the files, from one snapshot to the next
 	// Of 25 changed files one is new, one deleted, one renamed, the others
 	// are written anew.
@@ -60,6 +62,7 @@ type change struct{ from, to *file }
 // tree is the corpus as a list; it makes no files.
 type tree struct {
 	seed  uint64
+	tiny  bool // no file has more than a few bytes
 	files []file
 	next  uint64 // id
 }
@@ -120,6 +123,9 @@ const (
 )
 
 func (t *tree) sizeOf(f file) int64 {
+	if t.tiny {
+		return tinyLeast + int64((f.id*31+f.version*7)%tinyMore)
+	}
 	x := math.Exp(sizeMu + sizeSigma*t.rand(streamSize, f.id, f.version).NormFloat64())
 	return int64(min(x, sizeMax))
 }

@@ -6,21 +6,29 @@
 //   - corpus: the made-up tree of files; the same seed gives the same bytes.
 //   - history: the snapshots of the corpus, a few files changed between each
 //     two, as each tool's own repository; s4 reads borg's.
-//   - big: a second repository that holds one large file.
+//   - clustered: another history, of tiny files, in which the changes between
+//     two snapshots are all in a few directories.
+//   - big, sealed: repositories that hold one large file, plain and encrypted.
 //   - tool: a program under measure: s4, borg and, where they are installed,
 //     restic and kopia. All that is particular to one is in its [tool].
 //   - old: the snapshot most measures look at, one sixth into the history;
 //     another: one from its middle.
 //   - measure: one figure, such as the seconds from mount to the first list of
 //     snapshots. A sample is its value in one run, a result the median.
+//   - group: measures that are taken together, and fail together. What goes
+//     wrong in one is told at the end; the others are taken all the same.
+//   - probe: the bench itself, in a process of its own, that asks s4's packages
+//     what the start of a process would hide; see package probe.
+//   - target: a bound that the project has set itself for a figure.
 //
 // # What is warm
 //
-// Every sample is taken on a fresh mount by a fresh process, but for those
-// that say otherwise. Before, each tool has once listed every snapshot it is
-// measured on, so s4's index and the peers' own caches are filled, and the
-// repositories are in the kernel's page cache as far as memory allows. Tools
-// take turns within each measure, in an order that rotates with every run.
+// Every sample is taken by a fresh process, and on a fresh mount where there is
+// one, but for those that say otherwise. Before, each tool has once looked at
+// what it is measured on, so s4's index and the peers' own caches are filled,
+// and the repositories are in the kernel's page cache as far as memory allows.
+// Tools take turns within each group, in an order that rotates with every run.
+// A peer that takes its time is measured once.
 //
 // What is read is compared with what was written: a figure for wrong bytes is
 // an error.
@@ -33,14 +41,28 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/s4-storage/s4/e2e/bench/probe"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == launchWord {
+		var failed *exec.ExitError
+		switch err := launch(os.Args[2:]); {
+		case errors.As(err, &failed): // it has said why
+			os.Exit(max(failed.ExitCode(), 1)) //nolint:forbidigo // this is main
+		case err != nil:
+			fmt.Fprintln(os.Stderr, "launch:", err)
+			os.Exit(1) //nolint:forbidigo // this is main
+		}
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
@@ -53,13 +75,15 @@ func main() {
 // options are what the command line and the environment choose.
 type options struct {
 	params
-	Runs  int      // samples of each measure
-	Only  []string // groups of measures; empty for all
-	Tools []string // empty for all that are installed
-	S4    string   // the program under test
-	Dir   string   // where data is kept for later runs; "" for a temporary one
-	Out   string   // where results.json goes
-	Limit time.Duration
+	Runs    int      // samples of each measure
+	Only    []string // groups of measures; empty for all that are not optional
+	Tools   []string // empty for all that are installed
+	Million int      // files of the group of that name
+	S4      string   // the program under test
+	Dir     string   // where data is kept for later runs; "" for a temporary one
+	Out     string   // where results.json, results.md and the pictures go
+	Docs    string   // whose bench.md gets the results, too; "" for none
+	Limit   time.Duration
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -73,7 +97,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.Runs, "runs", 3, "samples of each measure")
 	f.StringVar(&o.S4, "s4", "bin/s4", "the `program` under test")
 	f.StringVar(&o.Dir, "dir", "", "`directory` for corpus and repositories, kept for the next run (default: a temporary one)")
-	f.StringVar(&o.Out, "out", "bench.out", "`directory` for results.json")
+	f.StringVar(&o.Out, "out", "bench.out", "`directory` for results.json, results.md and pictures")
+	f.StringVar(&o.Docs, "docs", "", "`directory` whose bench.md and bench/ get the results, too")
+	f.IntVar(&o.Million, "million", 1_000_000, "`number` of files in the group million, which is taken only when asked for")
 	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
 	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", "))
 	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(toolNames, ", "))
@@ -121,6 +147,9 @@ func words(list string, known []string) ([]string, error) {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err error) {
+	if len(args) > 0 && args[0] == probe.Word {
+		return probe.Run(ctx, args[1:], stdout)
+	}
 	o, err := parse(args, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return nil
@@ -142,7 +171,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 		return errors.New("interrupted")
 	}
 	r.finish()
-	if werr := r.write(o.Out, stdout); werr != nil {
+	if werr := r.write(o.Out, o.Docs, stdout); werr != nil {
 		return errors.Join(err, werr)
 	}
 	return err

@@ -13,20 +13,47 @@ import (
 	"time"
 )
 
-// group is measures that are taken together, on one mount.
+// group is measures that are taken together.
 type group struct {
-	name   string
-	s4Only bool
-	take   func(*session) error
+	name     string
+	tools    []string // nil: all that mount
+	once     bool     // one sample is enough
+	optional bool     // only when asked for
+	take     func(*session) error
 }
 
+const (
+	groupSealed    = "sealed"
+	groupSSH       = "ssh"
+	groupSSHSealed = "ssh-sealed"
+	groupIngest    = "ingest"
+	groupLook      = "look"
+	groupMillion   = "million"
+)
+
 func groups() []group {
+	both := []string{nameS4, nameBorg}
+	all := []string{nameS4, nameBorg, nameRestic, nameKopia}
+	remote := []string{nameS4, nameBorg, nameCat}
 	return []group{
-		{"index", true, (*session).index},
-		{"list", false, (*session).list},
-		{"first", false, (*session).first},
-		{"browse", false, (*session).browse},
-		{"big", false, (*session).big},
+		{name: "index", tools: []string{nameS4}, take: (*session).index},
+		{name: "list", take: (*session).list},
+		{name: "first", take: (*session).first},
+		{name: "browse", take: (*session).browse},
+		{name: "big", take: (*session).big},
+		{name: "file", tools: all, take: (*session).file},
+		{name: "items", tools: both, take: (*session).items},
+		{name: "stream", tools: both, take: (*session).streamPlain},
+		{name: groupSealed, tools: all, take: (*session).streamSealed},
+		{name: groupSSH, tools: remote, take: (*session).streamSSH},
+		{name: groupSSHSealed, tools: both, take: (*session).streamSSHSealed},
+		{name: groupIngest, tools: both, take: (*session).ingest},
+		{name: groupLook, tools: []string{nameS4}, take: (*session).look},
+		{name: "versions", tools: all[:3], take: (*session).versions},
+		{name: "diff", tools: all[:3], take: (*session).diff},
+		{name: "find", tools: []string{nameS4, nameRestic}, take: (*session).findName},
+		{name: "growth", tools: []string{nameS4}, once: true, take: (*session).growth},
+		{name: groupMillion, tools: both, once: true, optional: true, take: (*session).million},
 	}
 }
 
@@ -38,16 +65,34 @@ func groupNames() []string {
 	return all
 }
 
+// wanted reports whether this run takes the group of that name.
+func (b *bench) wanted(name string) bool {
+	if len(b.Only) > 0 {
+		return slices.Contains(b.Only, name)
+	}
+	return !slices.ContainsFunc(groups(), func(g group) bool { return g.name == name && g.optional })
+}
+
+// measures reports whether the group is taken with the tool.
+func (g group) measures(t *tool) bool {
+	if g.tools == nil {
+		return t.mount != nil
+	}
+	return slices.Contains(g.tools, t.name)
+}
+
 // small files, by size in bytes, and how many are read.
 const (
 	smallLeast, smallMost = 1 << 10, 64 << 10
 	smallCount            = 1000
+	oneLeast, oneMost     = 4000, 4192 // bytes
 	findLarge             = "+1M"
 )
 
 // session is one tool's turn.
 type session struct {
 	*bench
+	report  *report
 	ctx     context.Context
 	tool    *tool
 	view    *view
@@ -61,6 +106,10 @@ type view struct {
 	oldCount, anotherCount int // of entries
 	small                  []file
 	known                  []file // two small files in different directories
+	one                    file   // of about 4 KB, in the old snapshot
+	story                  story  // of the history
+	newestCount            int
+	clusteredCount         int
 }
 
 func newView(p params) (*view, error) {
@@ -83,54 +132,83 @@ func newView(p params) (*view, error) {
 		return nil, errors.New("all small files of the corpus are in one directory")
 	}
 	v.small = v.small[:min(len(v.small), smallCount)]
+	one := v.old.pick(1, oneLeast, oneMost)
+	if len(one) == 0 {
+		one = v.known // in a very small corpus
+	}
+	v.one = one[0]
+	newest := newTree(p)
+	v.story = tell(newest, p.Snapshots, newest.advance)
+	v.newestCount, v.clusteredCount = newest.entries(), newClustered(p).entries()
 	return v, nil
 }
 
-// measure takes every measure with every tool. A tool that fails is left out
-// from then on; the error joins what happened.
+// patience is how long a peer's turn may take to be taken more than once.
+const patience = 20 * time.Second
+
+// errSkipped: the program under measure cannot do this, which is no failure.
+var errSkipped = errors.New("skipped")
+
+// measure takes every measure with every tool. A group that fails with a tool
+// is not taken with it again, and nothing else is lost; the error joins what
+// happened.
 func (b *bench) measure(ctx context.Context, r *report) error {
 	v, err := newView(b.params)
 	if err != nil {
 		return err
 	}
 	var errs []error
-	failed := map[string]bool{}
-	turn := func(t *tool, what string, do func(*session) error) {
-		if failed[t.name] || ctx.Err() != nil {
+	over := map[string]bool{} // by group and tool
+	turn := func(g group, t *tool, what string) {
+		key := g.name + " with " + t.name
+		if over[key] || ctx.Err() != nil {
 			return
 		}
 		b.say("%s: %s", what, t.name)
-		s := &session{b, ctx, t, v, map[string]float64{}}
-		err := do(s)
-		if err != nil && ctx.Err() == nil && t.name != nameS4 {
+		s := &session{b, r, ctx, t, v, map[string]float64{}}
+		start := time.Now()
+		err := g.take(s)
+		if err != nil && ctx.Err() == nil && t.name != nameS4 && !errors.Is(err, errSkipped) {
 			// Peers whose mount is just there give an error now and then.
 			// They get a second chance; s4 has to work.
 			b.say("again: %v", err)
-			err = do(s)
+			start = time.Now()
+			err = g.take(s)
 		}
-		if err != nil {
-			b.say("%s is left out: %v", t.name, err)
-			failed[t.name] = true
-			r.Failed[t.name] = err.Error()
-			errs = append(errs, fmt.Errorf("%s: %s: %w", what, t.name, err))
+		if ctx.Err() != nil {
 			return
 		}
+		// What it measured before it failed counts.
 		for key, value := range s.samples {
 			r.add(key, t.name, value)
 		}
+		switch {
+		case errors.Is(err, errSkipped):
+			b.say("%s: %v", key, err)
+			over[key] = true
+			r.Skipped[key] = err.Error()
+		case err != nil:
+			b.say("%s failed: %v", key, err)
+			over[key] = true
+			r.Failed[key] = err.Error()
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+		case g.once || t.name != nameS4 && time.Since(start) > patience:
+			over[key] = true
+			if b.Runs > 1 {
+				r.Once = append(r.Once, key)
+			}
+		}
 	}
+	warmUp := group{name: "warm up", take: (*session).warm}
 	for _, t := range b.tools {
-		turn(t, "warm up", (*session).warm)
+		turn(warmUp, t, "warm up")
 	}
 	for n := range b.Runs {
 		order := slices.Concat(b.tools[n%len(b.tools):], b.tools[:n%len(b.tools)])
 		for _, g := range groups() {
-			if len(b.Only) > 0 && !slices.Contains(b.Only, g.name) {
-				continue
-			}
 			for _, t := range order {
-				if !g.s4Only || t.name == nameS4 {
-					turn(t, fmt.Sprintf("run %d of %d, %s", n+1, b.Runs, g.name), g.take)
+				if b.wanted(g.name) && g.measures(t) {
+					turn(g, t, fmt.Sprintf("run %d of %d, %s", n+1, b.Runs, g.name))
 				}
 			}
 		}
@@ -146,40 +224,6 @@ func (s *session) with(kind string, do func(m *mount) error) (err error) {
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
 	return do(m)
-}
-
-// warm fills the tool's caches. All of s4's snapshots are looked at, so that
-// no later mount still has some to index.
-func (s *session) warm() error {
-	if err := s.with("history", func(m *mount) error {
-		look := []time.Time{s.view.oldAt, s.view.anotherAt}
-		if s.tool.name == nameS4 {
-			look = look[:0]
-			for n := range s.Snapshots {
-				look = append(look, when(n))
-			}
-		}
-		for _, at := range look {
-			dir, err := m.snapshot(at)
-			if err == nil {
-				_, err = os.ReadDir(dir)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	}); err != nil {
-		return err
-	}
-	return s.with("big", func(m *mount) error {
-		dir, err := m.snapshot(when(0))
-		if err != nil {
-			return err
-		}
-		_, err = os.ReadDir(dir)
-		return err
-	})
 }
 
 // list: from the start of the program to the names of all snapshots.
@@ -328,10 +372,9 @@ func (s *session) usage(m *mount, suffix string) error {
 	return nil
 }
 
-// big: one large file in sequence, through the mount and as a stream.
+// big: one large file in sequence, through the mount.
 func (s *session) big() error {
-	repo := s.repository(s.tool, "big")
-	if err := s.with("big", func(m *mount) error {
+	return s.with("big", func(m *mount) error {
 		dir, err := m.snapshot(when(0))
 		if err != nil {
 			return err
@@ -341,33 +384,26 @@ func (s *session) big() error {
 			return err
 		}
 		defer f.Close()
-		if err := s.throughput("bigMount", f); err != nil {
+		start := time.Now()
+		if err := s.drainBig(f); err != nil {
 			return err
 		}
+		s.samples["bigMount"] = s.rate(time.Since(start).Seconds())
 		return s.usage(m, "Big")
-	}); err != nil {
-		return err
-	}
-	args, err := s.tool.stream(s.ctx, s.bench, repo, when(0))
-	if err != nil {
-		return err
-	}
-	return s.stream(s.ctx, s.tool, s.dir, args, func(r io.Reader) error { return s.throughput("bigStream", r) })
+	})
 }
 
-func (s *session) throughput(key string, r io.Reader) error {
-	start := time.Now()
+// drainBig reads the big file and checks what comes.
+func (s *session) drainBig(r io.Reader) error {
 	n, sum, err := drain(r)
-	took := time.Since(start)
 	if err == nil && (n != s.Big || sum != s.stamp.BigSum) {
 		err = fmt.Errorf("%s: wrong content, %d bytes", bigName, n)
 	}
-	if err != nil {
-		return err
-	}
-	s.samples[key] = float64(n) / 1e6 / took.Seconds()
-	return nil
+	return err
 }
+
+// rate is the MB/s at which the big file came.
+func (s *session) rate(seconds float64) float64 { return float64(s.Big) / 1e6 / seconds }
 
 func (s *session) seconds(key string, d time.Duration) {
 	s.samples[key] = d.Seconds()

@@ -175,20 +175,28 @@ func (m *mount) memory() (rss, peak int64, err error) {
 	return value("VmRSS"), value("VmHWM"), err
 }
 
-// cpu gives the time the process has spent on the processor, in user and
-// kernel mode; see proc_pid_stat(5).
-func (m *mount) cpu() (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", m.cmd.Process.Pid))
+// cpu gives the time the process has spent on the processor.
+func (m *mount) cpu() (time.Duration, error) { return cpuOf(m.cmd.Process.Pid, ofItself) }
+
+// Where proc_pid_stat(5) has what a process has spent in user and kernel mode,
+// counted behind its name.
+const (
+	ofItself   = 11 // utime, stime
+	ofChildren = 13 // cutime, cstime: of those that it has waited for
+)
+
+func cpuOf(pid, field int) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
-	_, rest, _ := strings.Cut(string(text), ") ") // the name may hold spaces
-	fields := strings.Fields(rest)
-	if len(fields) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat: too short", m.cmd.Process.Pid)
+	// The name may hold spaces and brackets.
+	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
+	if len(fields) < field+2 {
+		return 0, fmt.Errorf("/proc/%d/stat: too short", pid)
 	}
 	var ticks int64
-	for _, f := range fields[11:13] { // utime, stime
+	for _, f := range fields[field : field+2] {
 		n, err := strconv.ParseInt(f, 10, 64)
 		if err != nil {
 			return 0, err

@@ -23,13 +23,14 @@ type stamp struct {
 	Version int `json:"version"`
 	params
 	Tools  []string `json:"tools"`  // whose repositories are complete
+	Made   []string `json:"made"`   // of the extras
 	BigSum uint32   `json:"bigSum"` // as drain counts
 }
 
 func (b *bench) stampFile() string { return filepath.Join(b.dir, "stamp.json") }
 
 // data is what prepare makes below the bench's directory.
-var data = []string{"corpus", "big", "repos", "home", "volume", "mnt", "fresh"}
+var data = []string{"corpus", "big", "repos", "home", "mnt", "fresh", "tiny", "ssh"}
 
 // takeOver reads the stamp and empties a directory that holds other data. A
 // directory without a stamp that is not empty is somebody else's.
@@ -105,35 +106,61 @@ func (b *bench) prepare(ctx context.Context) error {
 	writers := b.writers()
 	if len(writers) == 0 {
 		b.say("using the repositories in %s", b.dir)
-		return nil
+		return b.prepareExtras(ctx)
 	}
 	if err := b.checkSpace(len(writers)); err != nil {
 		return err
 	}
-	for _, t := range writers {
-		for _, kind := range []string{"history", "big"} {
-			for _, suffix := range []string{"", ".config", ".cache"} {
-				if err := os.RemoveAll(b.repository(t, kind) + suffix); err != nil {
-					return err
-				}
-			}
-			for _, args := range t.init(b.repository(t, kind)) {
-				if _, err := b.run(ctx, t, b.dir, args...); err != nil {
-					return err
-				}
-			}
-		}
+	writers, err := b.each(writers, func(t *tool) error { return b.initialise(ctx, t) })
+	if err != nil {
+		return err
 	}
-	if err := b.makeHistory(ctx, writers); err != nil {
+	if writers, err = b.makeHistory(ctx, writers); err != nil {
 		return fmt.Errorf("history: %w", err)
 	}
-	if err := b.makeBig(ctx, writers); err != nil {
+	if writers, err = b.makeBig(ctx, writers); err != nil {
 		return fmt.Errorf("big file: %w", err)
 	}
 	for _, t := range writers {
 		b.stamp.Tools = append(b.stamp.Tools, t.name)
 	}
-	return b.saveStamp()
+	if err := b.saveStamp(); err != nil {
+		return err
+	}
+	return b.prepareExtras(ctx)
+}
+
+// each does something with every tool and gives those with which it worked.
+// Peers are left out where they fail; without borg there is nothing to measure.
+func (b *bench) each(all []*tool, do func(*tool) error) (good []*tool, err error) {
+	for _, t := range all {
+		switch err := do(t); {
+		case err == nil:
+			good = append(good, t)
+		case t.name == nameBorg:
+			return nil, err
+		default:
+			b.drop(t, err)
+		}
+	}
+	return good, nil
+}
+
+// initialise makes the tool's empty repositories.
+func (b *bench) initialise(ctx context.Context, t *tool) error {
+	for _, kind := range []string{"history", "big"} {
+		for _, suffix := range []string{"", ".config", ".cache"} {
+			if err := os.RemoveAll(b.repository(t, kind) + suffix); err != nil {
+				return err
+			}
+		}
+		for _, args := range t.init(b.repository(t, kind)) {
+			if _, err := b.run(ctx, t, b.dir, args...); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // checkSpace refuses to fill the disk.
@@ -151,59 +178,50 @@ func (b *bench) checkSpace(writers int) error {
 	return nil
 }
 
-func (b *bench) makeHistory(ctx context.Context, writers []*tool) error {
+func (b *bench) makeHistory(ctx context.Context, writers []*tool) ([]*tool, error) {
 	dir := filepath.Join(b.dir, "corpus")
 	if err := os.RemoveAll(dir); err != nil {
-		return err
+		return nil, err
 	}
 	t := newTree(b.params)
 	b.say("making %s files, %s, in %s", humanize.Comma(int64(len(t.files))), humanize.Bytes(uint64(t.bytes())), dir)
 	if err := t.write(dir); err != nil {
-		return err
+		return nil, err
 	}
 	for n := range b.Snapshots {
 		if n > 0 {
 			if err := t.apply(dir, t.advance(n-1)); err != nil {
-				return err
+				return nil, err
 			}
 		}
-		took, err := b.backup(ctx, writers, "history", dir, when(n))
-		if err != nil {
-			return err
+		var err error
+		if writers, err = b.backup(ctx, writers, "history", dir, n); err != nil {
+			return nil, err
 		}
-		b.say("snapshot %d of %d:%s", n+1, b.Snapshots, took)
 	}
-	return nil
+	return writers, nil
 }
 
-func (b *bench) makeBig(ctx context.Context, writers []*tool) error {
-	dir := filepath.Join(b.dir, "big")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
+func (b *bench) makeBig(ctx context.Context, writers []*tool) ([]*tool, error) {
+	if !slices.Contains(b.stamp.Made, madeBigFile) {
+		if err := b.makeBigFile(ctx); err != nil {
+			return nil, err
+		}
+		b.stamp.Made = append(b.stamp.Made, madeBigFile)
 	}
-	b.say("making a file of %s", humanize.Bytes(uint64(b.Big)))
-	sum, err := (&tree{seed: b.Seed}).writeBig(filepath.Join(dir, bigName), b.Big)
-	if err != nil {
-		return err
-	}
-	took, err := b.backup(ctx, writers, "big", dir, when(0))
-	if err != nil {
-		return err
-	}
-	b.say("stored:%s", took)
-	b.stamp.BigSum = sum
-	return os.RemoveAll(dir)
+	return b.backup(ctx, writers, "big", filepath.Dir(b.bigFile()), 0)
 }
 
-// backup stores a directory with every tool and says how long that took: for
-// orientation, not a measure.
-func (b *bench) backup(ctx context.Context, writers []*tool, kind, dir string, at time.Time) (took string, err error) {
-	for _, t := range writers {
+// backup stores a directory as snapshot n with every tool and says how long
+// that took: for orientation, not a measure.
+func (b *bench) backup(ctx context.Context, writers []*tool, kind, dir string, n int) ([]*tool, error) {
+	took := ""
+	writers, err := b.each(writers, func(t *tool) error {
 		start := time.Now()
-		if _, err := b.run(ctx, t, dir, t.backup(b.repository(t, kind), at)...); err != nil {
-			return "", err
-		}
+		_, err := b.run(ctx, t, dir, t.backup(b.repository(t, kind), when(n))...)
 		took += fmt.Sprintf("  %s %.1f s", t.name, time.Since(start).Seconds())
-	}
-	return took, nil
+		return err
+	})
+	b.say("%s, snapshot %d:%s", kind, n+1, took)
+	return writers, err
 }

@@ -2,42 +2,149 @@ package main
 
 import "fmt"
 
-// target is what a ratio to borg ought to be at least.
+// figure is one tool's median of a measure.
+type figure struct{ key, tool string }
+
+// target is a bound for a figure, or for a figure divided by another one.
 type target struct {
-	Key   string  `json:"key"`
 	Title string  `json:"title"`
-	Least float64 `json:"least"`
-	Ratio float64 `json:"ratio"`
+	Bound string  `json:"bound"` // as a person reads it
+	Value float64 `json:"value"`
 	Holds bool    `json:"holds"`
+
+	unit unit
 }
 
-// judge compares the results with the project's first targets.
-func (r *report) judge() []target {
-	var all []target
-	for _, t := range []target{
-		{Key: "first", Title: "first byte of a file in an old snapshot, indexed", Least: 5},
-		{Key: "find", Title: "find over a snapshot, first", Least: 2},
-		{Key: "again", Title: "find over it again", Least: 2},
-		{Key: "another", Title: "find over another snapshot", Least: 2},
-		{Key: "rss", Title: "memory after browsing", Least: 1},
-		{Key: "peak", Title: "  its peak", Least: 1},
-		{Key: "rssBig", Title: "memory after the big file", Least: 1},
-		{Key: "peakBig", Title: "  its peak", Least: 1},
-	} {
-		for _, res := range r.Results {
-			if res.Key == t.Key && res.Ratio > 0 {
-				t.Ratio, t.Holds = res.Ratio, res.Ratio >= t.Least
-				all = append(all, t)
-			}
+// goal is a target before it is measured.
+type goal struct {
+	title string
+	of    figure
+	by    figure // divides, where it is set
+	least float64
+	most  float64 // the bound is one of the two
+	unit  unit    // "" for a quotient
+}
+
+// quicker wants a measure in so many times less than borg's.
+func quicker(title, key string, least float64) goal {
+	return goal{title: title, of: figure{key, nameBorg}, by: figure{key, nameS4}, least: least}
+}
+
+// faster wants more MB/s.
+func faster(title, key, than string, least float64) goal {
+	return goal{title: title, of: figure{key, nameS4}, by: figure{key, than}, least: least}
+}
+
+// within wants a bound kept.
+func within(title, key string, most float64, u unit) goal {
+	return goal{title: title, of: figure{key, nameS4}, most: most, unit: u}
+}
+
+// share wants one of s4's figures at most so many times another one.
+func share(title, key, of string, most float64) goal {
+	return goal{title: title, of: figure{key, nameS4}, by: figure{of, nameS4}, most: most}
+}
+
+const (
+	listingMemory   = 64  // MiB
+	streamingMemory = 128 // MiB
+)
+
+func goals() []goal {
+	return []goal{
+		quicker("mount → first byte in an old snapshot", "first", 5),
+		quicker("find over a snapshot, first", "find", 2),
+		quicker("find over it again", "again", 2),
+		quicker("find over another snapshot", "another", 2),
+		quicker("memory after browsing", "rss", 1),
+		quicker("  its peak", "peak", 1),
+		quicker("memory after the big file", "rssBig", 1),
+		quicker("  its peak", "peakBig", 1),
+
+		quicker("4 KB file, with index", "file", 10),
+		quicker("4 KB file, without", "fileFresh", 3),
+		quicker("all items parsed", "items", 6),
+		faster("big file, none/lz4", "stream", nameBorg, 2),
+		faster("big file, repokey-blake2/lz4", "sealed", nameBorg, 2),
+		faster("big file through ssh, none/lz4", "ssh", nameBorg, 1.5),
+		{title: "  of what ssh cat gives", of: figure{"ssh", nameS4}, by: figure{"ssh", nameCat}, least: 0.9},
+		faster("big file through ssh, repokey-blake2/lz4", "sshSealed", nameBorg, 1.5),
+		{title: "  of what ssh cat gives", of: figure{"sshSealed", nameS4}, by: figure{"ssh", nameCat}, least: 0.9},
+		within("memory: 4 KB file, with index", "filePeak", listingMemory, mebi),
+		within("memory: 4 KB file, without", "fileFreshPeak", listingMemory, mebi),
+		within("memory: all items", "itemsPeak", listingMemory, mebi),
+		within("memory: big file, none/lz4", "streamPeak", streamingMemory, mebi),
+		within("memory: big file, repokey-blake2/lz4", "sealedPeak", streamingMemory, mebi),
+		within("memory: big file through ssh, none/lz4", "sshPeak", streamingMemory, mebi),
+		within("memory: big file through ssh, repokey-blake2/lz4", "sshSealedPeak", streamingMemory, mebi),
+
+		within("first archive indexed, CPU", "ingestFirstCPU", 2.5, seconds),
+		quicker("first archive indexed, to borg list", "ingestFirst", 3),
+		share("each further one, to the first: scattered, CPU", "ingestNextCPU", "ingestFirstCPU", 0.1),
+		share("each further one, to the first: clustered, CPU", "clusteredNextCPU", "clusteredFirstCPU", 0.1),
+		share("all archives, to the first", "ingestAll", "ingestFirst", 3),
+		share("all archives at one go, to the first", "fill", "ingestFirst", 3),
+		share("index on disk: all archives, to one", "ingestSizeAll", "ingestSize", 1.5),
+		within("index on disk for each entry", "ingestPerFile", 150, octets),
+		within("TIME:PATH → metadata", "resolve", 0.001, seconds),
+		within("list of 1,000 entries", "wide", 0.001, seconds),
+		within("all versions of a file, within a process", "versionsIn", 0.005, seconds),
+		within("diff of neighbours", "diff", 0.05, seconds),
+		within("find by name over all time", "name", 0.3, seconds),
+
+		within("memory, very many files: indexing", "millionAllPeak", 128, mebi),
+		within("memory, very many files: indexing at one go", "millionFillPeak", 128, mebi),
+		within("memory, very many files: all items", "millionItemsPeak", 128, mebi),
+		within("memory, very many files: one file", "millionFilePeak", 128, mebi),
+		within("memory, very many files: questions", "millionLookPeak", 128, mebi),
+		within("memory, very many files: versions", "millionLogPeak", 128, mebi),
+		within("memory, very many files: diff", "millionDiffPeak", 128, mebi),
+		within("memory, very many files: find by name", "millionNamePeak", 128, mebi),
+	}
+}
+
+// judge compares the results with the project's targets, as far as they were
+// measured.
+func (r *report) judge() (all []target) {
+	for _, g := range goals() {
+		value, ok := r.median(g.of)
+		if g.by != (figure{}) {
+			by, found := r.median(g.by)
+			value, ok = value/by, ok && found && by > 0
 		}
+		if !ok {
+			continue
+		}
+		t := target{Title: g.title, Value: value, unit: g.unit, Holds: value >= g.least}
+		t.Bound = "at least " + bound(g.least, g.unit)
+		if g.most > 0 {
+			t.Bound, t.Holds = "at most "+bound(g.most, g.unit), value <= g.most
+		}
+		all = append(all, t)
 	}
 	return all
 }
 
-func (t target) String() string {
-	verdict := "MISSED"
+// bound writes a limit or a quotient.
+func bound(v float64, u unit) string {
+	switch u {
+	case "":
+		return fmt.Sprintf("%.4g ×", v)
+	case seconds:
+		if v < 0.1 {
+			return fmt.Sprintf("%.4g ms", v*1000)
+		}
+	}
+	return fmt.Sprintf("%.4g %s", v, u)
+}
+
+func (t target) row() []string {
+	verdict, value := "MISSED", format(t.Value, true, t.unit)
 	if t.Holds {
 		verdict = "holds"
 	}
-	return fmt.Sprintf("target %-50s at least %.0f × better than borg: %6.2f ×  %s", t.Title, t.Least, t.Ratio, verdict)
+	if t.unit == "" {
+		value = fmt.Sprintf("%.2f ×", t.Value)
+	}
+	return []string{t.Bound, value, verdict}
 }

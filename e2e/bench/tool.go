@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -27,22 +26,25 @@ type tool struct {
 	shelf  string                    // pattern below the mountpoint: the directory that lists snapshots
 	folder func(at time.Time) string // name of a snapshot in it
 
-	// stream gives the command whose output is the big file, once prepared.
-	stream func(ctx context.Context, b *bench, repo string, at time.Time) ([]string, error)
+	// dump gives the command whose output is one file of a snapshot.
+	dump func(ctx context.Context, b *bench, repo string, at time.Time, path string) ([]string, error)
 }
 
 // toolNames has the peer that all are compared with in second place.
-var toolNames = []string{nameS4, nameBorg, "restic", "kopia"}
+var toolNames = []string{nameS4, nameBorg, nameRestic, nameKopia, nameCat}
 
 const (
-	nameS4   = "s4"
-	nameBorg = "borg"
+	nameS4     = "s4"
+	nameBorg   = "borg"
+	nameRestic = "restic"
+	nameKopia  = "kopia"
+	nameCat    = "cat" // through ssh
 )
 
 // findTools gives those that are installed, or wanted.
 func findTools(s4 string, wanted []string) ([]*tool, error) {
 	var found []*tool
-	for _, t := range []*tool{toolS4(), toolBorg(), toolRestic(), toolKopia()} {
+	for _, t := range []*tool{toolS4(), toolBorg(), toolRestic(), toolKopia(), toolCat()} {
 		if t.name == nameS4 {
 			t.program = s4
 		}
@@ -64,8 +66,8 @@ func findTools(s4 string, wanted []string) ([]*tool, error) {
 	return found, nil
 }
 
-// repository is where the repository of that kind, history or big, is that
-// the tool reads.
+// repository is where the repository of that kind, such as history or big, is
+// that the tool reads.
 func (b *bench) repository(t *tool, kind string) string {
 	owner := t.name
 	if t.reads != "" {
@@ -81,41 +83,39 @@ func toolS4() *tool {
 		name: nameS4, program: "s4", version: []string{"version"}, reads: nameBorg,
 		mount:  func(repo, mountpoint string) []string { return []string{"mount", "--foreground", repo, mountpoint} },
 		shelf:  ".s4/history",
-		folder: func(at time.Time) string { return at.Format("2006-01-02T15-04-05Z") },
-		stream: func(ctx context.Context, b *bench, repo string, at time.Time) ([]string, error) {
-			// cat works in a volume, so make one.
-			volume := filepath.Join(b.dir, "volume")
-			if _, err := os.Stat(volume); err != nil {
-				if _, err := b.run(ctx, b.tool(nameS4), b.dir, "clone", repo, volume); err != nil {
-					return nil, err
-				}
-			}
-			return []string{"-C", volume, "cat", at.Format(time.RFC3339) + ":" + bigName}, nil
+		folder: s4Time,
+		dump: func(_ context.Context, _ *bench, repo string, at time.Time, path string) ([]string, error) {
+			return []string{"cat", "--repo", repo, s4Time(at) + ":" + path}, nil
 		},
 	}
 }
 
+// s4Time is a snapshot's directory name, which is a TIME too.
+func s4Time(at time.Time) string { return at.Format("2006-01-02T15-04-05Z") }
+
+// borgArchive is the name that borg's archives get here.
+func borgArchive(at time.Time) string { return at.Format("2006-01-02T15-04-05") }
+
 func toolBorg() *tool {
-	archive := func(at time.Time) string { return at.Format("2006-01-02T15-04-05") }
 	return &tool{
 		name: nameBorg, program: "borg", version: []string{"--version"},
 		init: func(repo string) [][]string { return [][]string{{"init", "--encryption", "none", repo}} },
 		backup: func(repo string, at time.Time) []string {
-			return []string{"create", "--compression", "lz4", "--timestamp", at.Format("2006-01-02T15:04:05"), repo + "::" + archive(at), "."}
+			return []string{"create", "--compression", "lz4", "--timestamp", at.Format("2006-01-02T15:04:05"), repo + "::" + borgArchive(at), "."}
 		},
 		mount:   func(repo, mountpoint string) []string { return []string{"mount", "--foreground", repo, mountpoint} },
 		unmount: fusermount,
 		shelf:   ".",
-		folder:  archive,
-		stream: func(_ context.Context, _ *bench, repo string, at time.Time) ([]string, error) {
-			return []string{"extract", "--stdout", repo + "::" + archive(at), bigName}, nil
+		folder:  borgArchive,
+		dump: func(_ context.Context, _ *bench, repo string, at time.Time, path string) ([]string, error) {
+			return []string{"extract", "--stdout", repo + "::" + borgArchive(at), path}, nil
 		},
 	}
 }
 
 func toolRestic() *tool {
 	return &tool{
-		name: "restic", program: "restic", version: []string{"version"},
+		name: nameRestic, program: "restic", version: []string{"version"},
 		init: func(repo string) [][]string { return [][]string{{"init", "--repo", repo}} },
 		backup: func(repo string, at time.Time) []string {
 			return []string{"backup", "--quiet", "--repo", repo, "--time", at.Format(time.DateTime), "."}
@@ -124,8 +124,9 @@ func toolRestic() *tool {
 		unmount: fusermount,
 		shelf:   "snapshots",
 		folder:  func(at time.Time) string { return at.Format(time.RFC3339) },
-		stream: func(_ context.Context, _ *bench, repo string, _ time.Time) ([]string, error) {
-			return []string{"dump", "--repo", repo, "latest", "/" + bigName}, nil
+		dump: func(ctx context.Context, b *bench, repo string, at time.Time, path string) ([]string, error) {
+			id, err := resticSnapshot(ctx, b, repo, at)
+			return []string{"dump", "--repo", repo, id, "/" + path}, err
 		},
 	}
 }
@@ -135,7 +136,7 @@ func toolKopia() *tool {
 	// by the first command.
 	config := func(repo string) string { return "--config-file=" + repo + ".config" }
 	return &tool{
-		name: "kopia", program: "kopia", version: []string{"--version"},
+		name: nameKopia, program: "kopia", version: []string{"--version"},
 		init: func(repo string) [][]string {
 			return [][]string{
 				{"repository", "create", "filesystem", config(repo), "--no-check-for-updates", "--cache-directory", repo + ".cache", "--path", repo},
@@ -154,20 +155,53 @@ func toolKopia() *tool {
 		unmount: fusermount,
 		shelf:   "*/*", // user@host, path
 		folder:  func(at time.Time) string { return at.Format("20060102-150405") },
-		stream: func(ctx context.Context, b *bench, repo string, _ time.Time) ([]string, error) {
-			out, err := b.run(ctx, b.tool("kopia"), b.dir, "snapshot", "list", config(repo), "--all", "--json")
+		dump: func(ctx context.Context, b *bench, repo string, at time.Time, path string) ([]string, error) {
+			out, err := b.run(ctx, b.tool(nameKopia), b.dir, "snapshot", "list", config(repo), "--all", "--json")
 			if err != nil {
 				return nil, err
 			}
 			var list []struct {
+				StartTime time.Time `json:"startTime"`
 				RootEntry struct {
 					Obj string `json:"obj"`
 				} `json:"rootEntry"`
 			}
-			if err := json.Unmarshal(out, &list); err != nil || len(list) == 0 {
-				return nil, fmt.Errorf("kopia's list of snapshots: %q: %w", out, err)
+			if err := json.Unmarshal(out, &list); err != nil {
+				return nil, fmt.Errorf("kopia's list of snapshots: %q: %w", tail(string(out)), err)
 			}
-			return []string{"show", config(repo), list[0].RootEntry.Obj + "/" + bigName}, nil
+			for _, l := range list {
+				if l.StartTime.Equal(at) {
+					return []string{"show", config(repo), l.RootEntry.Obj + "/" + path}, nil
+				}
+			}
+			return nil, fmt.Errorf("kopia has no snapshot of %v", at)
 		},
 	}
+}
+
+// resticSnapshot finds the id of the snapshot of that time.
+func resticSnapshot(ctx context.Context, b *bench, repo string, at time.Time) (string, error) {
+	out, err := b.run(ctx, b.tool(nameRestic), b.dir, "snapshots", "--repo", repo, "--json")
+	if err != nil {
+		return "", err
+	}
+	var list []struct {
+		ID   string    `json:"id"`
+		Time time.Time `json:"time"`
+	}
+	if err := json.Unmarshal(out, &list); err != nil {
+		return "", fmt.Errorf("restic's list of snapshots: %q: %w", tail(string(out)), err)
+	}
+	for _, l := range list {
+		if l.Time.Equal(at) {
+			return l.ID, nil
+		}
+	}
+	return "", fmt.Errorf("restic has no snapshot of %v", at)
+}
+
+// toolCat is what no backup can be faster than through ssh: cat of the file
+// itself. It has no repositories.
+func toolCat() *tool {
+	return &tool{name: nameCat, program: "ssh", version: []string{"-V"}}
 }

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == launchWord {
+		main()
+		return
+	}
+	os.Exit(m.Run())
+}
+
+func testBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{dir: t.TempDir(), log: io.Discard, failed: map[string]string{}}
+	b.Limit = time.Minute
+	b.env = b.environment()
+	return b
+}
+
+// What a command takes must not hold what its starter had in memory.
+func TestTimed(t *testing.T) {
+	b := testBench(t)
+	ballast := make([]byte, 256<<20)
+	for i := 0; i < len(ballast); i += 4096 {
+		ballast[i] = 1
+	}
+	out, took, err := b.output(t.Context(), command{name: "sh", argv: []string{"sh", "-c", "echo $X; exec sleep 0.05"}, env: []string{"X=said"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(out) != "said\n" {
+		t.Errorf("output %q", out)
+	}
+	if took.Wall < 0.05 || took.Wall > 30 {
+		t.Errorf("took %v s", took.Wall)
+	}
+	if took.Peak <= 0 || took.Peak > 200 {
+		t.Errorf("peak of %v MiB", took.Peak)
+	}
+	if ballast[0] != 1 {
+		t.Error("ballast is gone")
+	}
+}
+
+func TestTimedFails(t *testing.T) {
+	b := testBench(t)
+	_, _, err := b.output(t.Context(), command{name: "sh", argv: []string{"sh", "-c", "echo why >&2; exit 3"}})
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 3 || !strings.Contains(err.Error(), "why") {
+		t.Errorf("error %v", err)
+	}
+	wrong := errors.New("wrong content")
+	_, err = b.timed(t.Context(), command{name: "cat", argv: []string{"cat", "/dev/zero"}}, func(io.Reader) error { return wrong })
+	if !errors.Is(err, wrong) {
+		t.Errorf("error %v instead of what the reader found", err)
+	}
+}
+
+// paths of files with their versions.
+func paths(t *tree) map[string]file {
+	all := map[string]file{}
+	for _, f := range t.files {
+		all[f.path] = f
+	}
+	return all
+}
+
+func TestStory(t *testing.T) {
+	p := params{Files: 3000, Snapshots: 30, Big: 1, Seed: 7}
+	played := newTree(p)
+	s := tell(played, p.Snapshots, played.advance)
+	stay := map[string]bool{}
+	for _, path := range s.stay {
+		stay[path] = true
+	}
+	versions := map[file]bool{}
+	for n := range p.Snapshots {
+		now := paths(treeAt(p, n))
+		for path := range stay {
+			if _, ok := now[path]; !ok {
+				t.Fatalf("%s is not in snapshot %d", path, n)
+			}
+		}
+		versions[now[s.path]] = true
+		if _, ok := now[s.gone]; ok != (n <= s.goneLast) {
+			t.Fatalf("%s, last seen in snapshot %d: there in %d: %v", s.gone, s.goneLast, n, ok)
+		}
+		if n == 0 {
+			continue
+		}
+		before := paths(treeAt(p, n-1))
+		var changed []string
+		for path, f := range now {
+			if before[path] != f {
+				changed = append(changed, path)
+			}
+		}
+		for path := range before {
+			if _, ok := now[path]; !ok {
+				changed = append(changed, path)
+			}
+		}
+		slices.Sort(changed)
+		told := slices.Sorted(slices.Values(s.changed[n-1]))
+		if !slices.Equal(changed, told) {
+			t.Fatalf("snapshot %d: %d changes instead of %d", n, len(told), len(changed))
+		}
+	}
+	if len(versions) != s.versions || s.versions < 2 {
+		t.Errorf("%s has %d versions instead of %d", s.path, len(versions), s.versions)
+	}
+}
+
+func TestClustered(t *testing.T) {
+	tr := newClustered(params{Files: 20_000, Snapshots: 2, Big: 1, Seed: 7})
+	wide := 0
+	for _, f := range tr.files {
+		if filepath.Dir(f.path) == wideDir {
+			wide++
+		}
+	}
+	if wide != wideEntries {
+		t.Errorf("%d entries in %s", wide, wideDir)
+	}
+	for n := range clusteredSnapshots - 1 {
+		changes := tr.advanceClustered(n)
+		dirs := map[string]bool{}
+		for _, c := range changes {
+			dirs[filepath.Dir(c.to.path)] = true
+			if c.from.version == c.to.version {
+				t.Errorf("%s is not changed", c.to.path)
+			}
+		}
+		if len(changes) != 100 || len(dirs) > 4 {
+			t.Errorf("%d changes in %d directories", len(changes), len(dirs))
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/s4-storage/s4/e2e/bench/plot"
+	"github.com/s4-storage/s4/e2e/bench/probe"
+)
+
+// growth: how s4's index grows with files and with snapshots. Its items are
+// made up, so that a million of them need no repository.
+func (s *session) growth() error {
+	q := probe.Growth{Dir: filepath.Join(s.dir, "home"), Of: s.Files, Snapshots: 30}
+	for n := 1000; n <= 10*s.Files && n <= 1_000_000; n *= 10 {
+		q.Files = append(q.Files, n)
+	}
+	s.report.Growth = &probe.GrowthAnswer{}
+	_, err := s.probe("growth", q, s.report.Growth)
+	if err != nil {
+		s.report.Growth = nil
+	}
+	return err
+}
+
+// Pictures of the growth, by file name.
+const (
+	filesPicture     = "growth-files.svg"
+	snapshotsPicture = "growth-snapshots.svg"
+)
+
+// drawGrowth writes the pictures into dir.
+func drawGrowth(dir string, g *probe.GrowthAnswer) error {
+	const mega, micro = 1e-6, 1e6
+	for _, picture := range []struct {
+		name, x string
+		log     bool
+		points  []probe.Point
+	}{
+		{filesPicture, "files", true, g.Files},
+		{snapshotsPicture, "snapshots", false, g.Snapshots},
+	} {
+		chart := func(title, y string, of ...plot.Series) plot.Chart {
+			return plot.Chart{Title: title, X: picture.x, Y: y, Log: picture.log, Series: of}
+		}
+		series := func(name string, of func(p probe.Point) float64) plot.Series {
+			s := plot.Series{Name: name}
+			for _, p := range picture.points {
+				s.Points = append(s.Points, plot.Point{X: float64(p.X), Y: of(p)})
+			}
+			return s
+		}
+		ingest := "index one snapshot"
+		if !picture.log {
+			ingest = "index one more snapshot"
+		}
+		var b bytes.Buffer
+		if err := plot.Draw(&b,
+			chart(ingest, "s",
+				series("wall time", func(p probe.Point) float64 { return p.Ingest }),
+				series("processor time", func(p probe.Point) float64 { return p.CPU })),
+			chart("index on disk", "MB", series("", func(p probe.Point) float64 { return float64(p.Bytes) * mega })),
+			chart("find a path, warm", "µs", series("", func(p probe.Point) float64 { return p.Find * micro })),
+		); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(dir, picture.name), b.Bytes(), 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}

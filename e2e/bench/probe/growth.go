@@ -1,0 +1,239 @@
+package probe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"path/filepath"
+	"time"
+
+	"github.com/s4-storage/s4/index"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// Growth asks how the index grows. Its items are made up and go straight into
+// the index: no repository is read.
+type Growth struct {
+	Dir       string `json:"dir"`       // for indexes, which are removed
+	Files     []int  `json:"files"`     // of one snapshot each
+	Of        int    `json:"of"`        // files in the history
+	Snapshots int    `json:"snapshots"` // of the history, changed by 0.5 % each
+}
+
+// Point is one measured size.
+type Point struct {
+	X      int     `json:"x"`      // files, or snapshots
+	Ingest float64 `json:"ingest"` // s for this snapshot
+	CPU    float64 `json:"cpu"`    // s
+	Bytes  int64   `json:"bytes"`  // of the index
+	Find   float64 `json:"find"`   // s from a path to its metadata, warm
+}
+
+// GrowthAnswer has a point for each size.
+type GrowthAnswer struct {
+	Files     []Point `json:"files"`
+	Snapshots []Point `json:"snapshots"`
+}
+
+// repeats is how often each size is measured, but for the largest.
+const (
+	repeats = 3
+	once    = 500_000 // files from which one time is enough
+)
+
+func growth(ctx context.Context, q Growth) (a GrowthAnswer, err error) {
+	db := filepath.Join(q.Dir, "growth.db")
+	for _, n := range q.Files {
+		points, err := growOften(ctx, db, n, 1)
+		if err != nil {
+			return a, err
+		}
+		points[0].X = n
+		a.Files = append(a.Files, points[0])
+	}
+	if q.Snapshots > 0 {
+		a.Snapshots, err = growOften(ctx, db, q.Of, q.Snapshots)
+	}
+	return a, err
+}
+
+// growOften gives the medians of several times.
+func growOften(ctx context.Context, db string, files, snapshots int) ([]Point, error) {
+	var all [][]Point
+	for len(all) < repeats && (len(all) == 0 || files < once) {
+		points, err := grow(ctx, db, files, snapshots)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, points)
+	}
+	points := all[0]
+	for i := range points {
+		middle := func(of func(Point) float64) float64 {
+			var values []float64
+			for _, one := range all {
+				values = append(values, of(one[i]))
+			}
+			return Median(values)
+		}
+		p := points[i]
+		p.Ingest = middle(func(p Point) float64 { return p.Ingest })
+		p.CPU = middle(func(p Point) float64 { return p.CPU })
+		p.Find = middle(func(p Point) float64 { return p.Find })
+		points[i] = p
+	}
+	return points, nil
+}
+
+// grow indexes snapshots of so many files, each as the newest.
+func grow(ctx context.Context, db string, files, snapshots int) (points []Point, err error) {
+	defer func() { err = errors.Join(err, removeIndex(db)) }()
+	if err := removeIndex(db); err != nil {
+		return nil, err
+	}
+	madeUp := newMadeUp(files)
+	var infos []snapshot.Info
+	for n := range snapshots {
+		infos = append(infos, snapshot.Info{
+			ID: fmt.Sprint(n), Handle: fmt.Sprint(n), Name: fmt.Sprint(n), Series: "growth",
+			Time: time.Date(2026, 1, 1+n, 0, 0, 0, 0, time.UTC),
+		})
+		if n > 0 {
+			madeUp.change(n)
+		}
+		p, err := madeUp.add(ctx, db, infos)
+		if err != nil {
+			return nil, err
+		}
+		points = append(points, p)
+	}
+	return points, nil
+}
+
+const growthSource = "growth"
+
+// add opens the index, adds the newest snapshot and looks some paths up.
+func (m *madeUp) add(ctx context.Context, db string, infos []snapshot.Info) (p Point, err error) {
+	x, err := index.Open(ctx, db, nil)
+	if err != nil {
+		return p, err
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			err = errors.Join(err, x.Close())
+		}
+	}()
+	if err := x.Announce(ctx, growthSource, infos); err != nil {
+		return p, err
+	}
+	known, err := x.Snapshots(ctx, growthSource)
+	if err != nil {
+		return p, err
+	}
+	num := known[len(known)-1].Num
+	c := startClock()
+	added, err := x.Add(ctx, num, m.items())
+	took := c.took()
+	if err == nil && added.Items < int64(len(m.version)) {
+		err = fmt.Errorf("%d items instead of at least %d", added.Items, len(m.version))
+	}
+	if err != nil {
+		return p, err
+	}
+	r := rand.New(rand.NewPCG(1, uint64(len(m.version))))
+	find, err := median(manyTimes, func(int) error {
+		path := pathOf(r.IntN(len(m.version)))
+		_, err := x.Find(ctx, num, path)
+		return err
+	})
+	if err != nil {
+		return p, err
+	}
+	closed = true
+	if err := x.Close(); err != nil {
+		return p, err
+	}
+	size, err := indexSize(db)
+	return Point{X: len(infos), Ingest: took.Wall, CPU: took.CPU, Bytes: size, Find: find}, err
+}
+
+// madeUp is a tree that exists as items only.
+type madeUp struct {
+	version []int32 // of each file: the snapshot it was last changed in
+	ids     []uint64
+}
+
+func newMadeUp(files int) *madeUp {
+	m := &madeUp{version: make([]int32, files), ids: make([]uint64, files)}
+	r := rand.New(rand.NewPCG(2, 3))
+	for i := range m.ids {
+		m.ids[i] = r.Uint64()
+	}
+	return m
+}
+
+// change rewrites 0.5 % of the files, scattered.
+func (m *madeUp) change(n int) {
+	r := rand.New(rand.NewPCG(4, uint64(n)))
+	for range max(len(m.version)/200, 1) {
+		m.version[r.IntN(len(m.version))] = int32(n)
+	}
+}
+
+const madeUpWidth = 60 // files in a directory
+
+func dirOf(i int) string {
+	d := i / madeUpWidth
+	return fmt.Sprintf("area%03d/topic%02d", d/40, d%40)
+}
+
+func pathOf(i int) string { return fmt.Sprintf("%s/note-%07d.txt", dirOf(i), i) }
+
+const madeUpTime = 1_767_225_600_000_000_000 // 2026-01-01 in ns
+
+func (m *madeUp) items() iter.Seq2[*snapshot.Item, error] {
+	return func(yield func(*snapshot.Item, error) bool) {
+		var it snapshot.Item
+		extent := make([]snapshot.Extent, 1)
+		owner := snapshot.Entry{UID: 1000, GID: 1000, User: "ann", Group: "users"}
+		area := ""
+		for i, v := range m.version {
+			if i%madeUpWidth == 0 {
+				it = snapshot.Item{Path: dirOf(i), Entry: owner}
+				it.Mode, it.Mtime, it.Ctime = 0o040755, madeUpTime, madeUpTime
+				if up := filepath.Dir(it.Path); up != area {
+					area = up
+					parent := it
+					parent.Path = up
+					if !yield(&parent, nil) {
+						return
+					}
+				}
+				if !yield(&it, nil) {
+					return
+				}
+			}
+			id := m.ids[i] + uint64(v)
+			it = snapshot.Item{Path: pathOf(i), Entry: owner}
+			it.Mode, it.Size = 0o100644, int64(id%20_000+1)
+			it.Mtime = madeUpTime + int64(id%1_000_000_007)*1_000_003 + int64(v)
+			it.Ctime = it.Mtime + 1_003
+			extent[0].Size = uint32(it.Size)
+			// As little to be compressed as a hash.
+			r := rand.NewPCG(id, 5)
+			for k := 0; k < len(extent[0].ID); k += 8 {
+				x := r.Uint64()
+				for b := range 8 {
+					extent[0].ID[k+b] = byte(x >> (8 * b))
+				}
+			}
+			it.Content = extent
+			if !yield(&it, nil) {
+				return
+			}
+		}
+	}
+}

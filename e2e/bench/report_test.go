@@ -1,0 +1,133 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/s4-storage/s4/e2e/bench/probe"
+)
+
+func sampleReport() *report {
+	r := &report{
+		Failed: map[string]string{"diff with restic": "exit status 1"}, Skipped: map[string]string{},
+		tools: []string{nameS4, nameBorg}, samples: map[string]map[string][]float64{},
+		Growth: &probe.GrowthAnswer{
+			Files:     []probe.Point{{X: 1000, Ingest: 0.01, CPU: 0.01, Bytes: 1 << 17, Find: 1e-5}},
+			Snapshots: []probe.Point{{X: 1, Ingest: 0.01, CPU: 0.01, Bytes: 1 << 17, Find: 1e-5}},
+		},
+	}
+	for _, v := range []float64{0.05, 0.01, 0.02} {
+		r.add("file", nameS4, v)
+	}
+	r.add("file", nameBorg, 1)
+	r.add("ssh", nameS4, 150)
+	r.add("ssh", nameBorg, 140)
+	r.add("ssh", nameCat, 160)
+	r.finish()
+	return r
+}
+
+func TestJudge(t *testing.T) {
+	holds := map[string]bool{}
+	for _, g := range sampleReport().Targets {
+		holds[g.Title] = g.Holds
+	}
+	for title, want := range map[string]bool{
+		"4 KB file, with index":          true,  // 50 times
+		"big file through ssh, none/lz4": false, // 1.07 times
+		"  of what ssh cat gives":        true,  // 0.94
+	} {
+		if got, found := holds[title]; !found || got != want {
+			t.Errorf("%s: holds %v, found %v", title, got, found)
+		}
+	}
+	if _, found := holds["all items parsed"]; found {
+		t.Error("what was not measured is judged")
+	}
+}
+
+// Every figure that a target looks at is in a table.
+func TestGoalsAreMeasured(t *testing.T) {
+	known := map[string]bool{"": true}
+	for _, table := range tables() {
+		for _, m := range table.rows {
+			if known[m.Key] {
+				t.Errorf("%s stands twice", m.Key)
+			}
+			known[m.Key] = true
+		}
+	}
+	for _, g := range goals() {
+		for _, f := range []figure{g.of, g.by} {
+			if !known[f.key] {
+				t.Errorf("%s: no measure %s", g.title, f.key)
+			}
+		}
+	}
+}
+
+func TestWrite(t *testing.T) {
+	out, docs := t.TempDir(), t.TempDir()
+	document := filepath.Join(docs, "bench.md")
+	old := "before\n" + generatedBegin + "\nstale\n" + generatedEnd + "\nafter\n"
+	if err := os.WriteFile(document, []byte(old), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var printed bytes.Buffer
+	for range 2 { // the second time over its own results
+		if err := sampleReport().write(out, docs, &printed); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(document)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"before\n", "\nafter\n", "20.0 ms", "50.00 ×", "160 MB/s", "MISSED", "Failed: diff with restic"} {
+		if strings.Count(string(text), want) < 1 {
+			t.Errorf("%q is not in the document:\n%s", want, text)
+		}
+		if want != "before\n" && want != "\nafter\n" && !strings.Contains(printed.String(), want) {
+			t.Errorf("%q is not printed", want)
+		}
+	}
+	if strings.Contains(string(text), "stale") || strings.Count(string(text), generatedBegin) != 1 {
+		t.Errorf("the old results are still there:\n%s", text)
+	}
+	for _, name := range []string{filepath.Join(out, "results.json"), filepath.Join(docs, "bench", filesPicture), filepath.Join(out, snapshotsPicture)} {
+		if info, err := os.Stat(name); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestFillDocumentWithoutPlace(t *testing.T) {
+	document := filepath.Join(t.TempDir(), "bench.md")
+	if err := os.WriteFile(document, []byte("nothing\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := fillDocument(document, []byte("new")); err == nil {
+		t.Error("no error")
+	}
+}
+
+func TestFormat(t *testing.T) {
+	for _, c := range []struct {
+		v    float64
+		u    unit
+		want string
+	}{
+		{0.0000132, seconds, "13.2 µs"}, {0.0123, seconds, "12.3 ms"}, {2.5, seconds, "2.50 s"},
+		{12.34, mebi, "12.3 MiB"}, {118.2, octets, "118 B"}, {408.7, speed, "409 MB/s"},
+	} {
+		if got := format(c.v, true, c.u); got != c.want {
+			t.Errorf("%v %s is shown as %q instead of %q", c.v, c.u, got, c.want)
+		}
+	}
+	if got := format(0, false, seconds); got != "–" {
+		t.Errorf("nothing is shown as %q", got)
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+// measure is one row of a table.
+type measure struct {
+	Key   string `json:"key"`
+	Title string `json:"title"`
+	Unit  unit   `json:"unit"`
+}
+
+type unit string
+
+const (
+	seconds unit = "s"
+	mebi    unit = "MiB"
+	octets  unit = "B"
+	speed   unit = "MB/s" // the only one of which more is better
+)
+
+// table is what is shown together.
+type table struct {
+	title string
+	notes []string
+	rows  []measure
+}
+
+// using adds processor time and memory to a measure of a whole command.
+func using(m measure) []measure {
+	return []measure{m, {m.Key + "CPU", "  CPU", seconds}, {m.Key + "Peak", "  peak memory", mebi}}
+}
+
+// remote adds what the server spent.
+func remote(m measure) []measure {
+	return append(using(m), measure{m.Key + "Far", "  CPU of sshd and what it runs", seconds})
+}
+
+func tables() []table {
+	return []table{
+		{"Mounts", []string{
+			"Each sample has a fresh mount.",
+			"s4 and borg read the same repository, unencrypted; restic and kopia always encrypt.",
+		}, []measure{
+			{"list", "mount → list of snapshots", seconds},
+			{"first", "mount → first byte in an old snapshot", seconds},
+			{"second", "  then: first byte of a second file", seconds},
+			{"find", "find over the old snapshot, first", seconds},
+			{"again", "find over it again", seconds},
+			{"another", "find over another snapshot", seconds},
+			{"size", "find -size +1M (stat of all)", seconds},
+			{"small", "1,000 random small files, cold", seconds},
+			{"rss", "memory after these (VmRSS)", mebi},
+			{"peak", "  its peak (VmHWM)", mebi},
+			{"cpu", "  CPU of the mount's process", seconds},
+			{"bigMount", "big file in sequence", speed},
+			{"rssBig", "memory after the big file (VmRSS)", mebi},
+			{"peakBig", "  its peak (VmHWM)", mebi},
+			{"cpuBig", "  CPU of the mount's process", seconds},
+			{"indexFirst", "first sight → newest snapshot shown", seconds},
+			{"indexCPUFirst", "  CPU", seconds},
+			{"indexSizeFirst", "  index on disk", mebi},
+			{"indexAll", "first sight → all snapshots indexed", seconds},
+			{"indexCPUAll", "  CPU", seconds},
+			{"indexSizeAll", "  index on disk", mebi},
+			{"indexPeak", "  peak memory (VmHWM)", mebi},
+		}},
+		{"One file, all items, one stream", []string{
+			"From the start of the program to its end. Memory is the peak of the largest process here; what is mapped counts.",
+			"The big file is half text that lz4 halves, half random bytes, in stretches of 4 MiB.",
+			"Through ssh to this machine; cat is ssh cat of the file itself.",
+			"All items parsed: borgio in a small program beside borg list --json-lines.",
+			"restic and kopia always encrypt, so they stand beside the encrypted repository.",
+		}, join(
+			using(measure{"file", "4 KB file out of all, with index", seconds}),
+			using(measure{"fileFresh", "4 KB file out of all, without", seconds}),
+			using(measure{"items", "all items parsed", seconds}),
+			using(measure{"stream", "big file to a pipe, none/lz4", speed}),
+			using(measure{"sealed", "big file, repokey-blake2/lz4", speed}),
+			remote(measure{"ssh", "big file through ssh, none/lz4", speed}),
+			remote(measure{"sshSealed", "big file through ssh, repokey-blake2/lz4", speed}),
+		)},
+		{"The index", []string{
+			"Archives are indexed one by one, newest first, in a process of their own; borg lists the first with --json-lines.",
+			"Scattered and clustered: 0.5 % of the files changed all over, or in neighbouring directories.",
+		}, join(
+			[]measure{
+				{"ingestFirst", "first archive indexed", seconds},
+				{"ingestFirstCPU", "  CPU", seconds},
+				{"ingestNext", "each further one, scattered changes", seconds},
+				{"ingestNextCPU", "  CPU", seconds},
+				{"clusteredFirst", "first archive of tiny files", seconds},
+				{"clusteredFirstCPU", "  CPU", seconds},
+				{"clusteredNext", "each further one, clustered changes", seconds},
+				{"clusteredNextCPU", "  CPU", seconds},
+				{"ingestAll", "all archives, one by one", seconds},
+				{"ingestAllCPU", "  CPU", seconds},
+			},
+			using(measure{"fill", "all archives at one go", seconds}),
+			[]measure{
+				{"ingestSize", "index on disk, one archive", mebi},
+				{"ingestSizeAll", "  all archives", mebi},
+				{"ingestPerFile", "  for each entry of one archive", octets},
+			},
+		)},
+		{"Questions", []string{
+			"Within a process: medians of many calls, warm. As a command: from start to end.",
+			"borg can only be asked for one archive after the other: borg list of the path in each.",
+		}, join(
+			[]measure{
+				{"resolve", "TIME:PATH → metadata, within a process", seconds},
+				{"wide", "list of 1,000 entries, within a process", seconds},
+				{"versionsIn", "all versions of a file, within a process", seconds},
+				{"changesIn", "changes between neighbours, within a process", seconds},
+			},
+			using(measure{"versions", "all versions of a file", seconds}),
+			using(measure{"diff", "diff of neighbours", seconds}),
+			using(measure{"name", "find by name over all time", seconds}),
+		)},
+		{"Very many files", []string{"Tiny files, 10 snapshots, 0.5 % changed between."}, join(
+			[]measure{
+				{"millionFirst", "first archive indexed", seconds},
+				{"millionFirstCPU", "  CPU", seconds},
+				{"millionNext", "each further one", seconds},
+				{"millionNextCPU", "  CPU", seconds},
+				{"millionAllPeak", "  peak memory of all these", mebi},
+			},
+			using(measure{"millionFill", "all archives at one go", seconds}),
+			[]measure{
+				{"millionSize", "index on disk, one archive", mebi},
+				{"millionSizeAll", "  all archives", mebi},
+				{"millionPerFile", "  for each entry of one archive", octets},
+			},
+			using(measure{"millionItems", "all items parsed", seconds}),
+			using(measure{"millionFile", "one file", seconds}),
+			[]measure{
+				{"millionResolve", "TIME:PATH → metadata, within a process", seconds},
+				{"millionVersionsIn", "all versions of a file, within a process", seconds},
+				{"millionChangesIn", "changes between neighbours, within a process", seconds},
+				{"millionLookPeak", "  peak memory of these", mebi},
+			},
+			using(measure{"millionLog", "all versions of a file", seconds}),
+			using(measure{"millionDiff", "diff of neighbours", seconds}),
+			using(measure{"millionName", "find by name over all time", seconds}),
+		)},
+	}
+}
+
+func join(all ...[]measure) (rows []measure) {
+	for _, some := range all {
+		rows = append(rows, some...)
+	}
+	return rows
+}
