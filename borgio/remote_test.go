@@ -26,8 +26,9 @@ func script(t testing.TB, body string) string {
 	return path
 }
 
-// TestRemoteFailures: each way of not reaching a repository is told apart, in
-// words that include the remote's own, and in time.
+// TestRemoteFailures: each way of not reaching a server is told apart, in words
+// that include the remote's own, and in time. For what servers do, see
+// TestHostileServer.
 func TestRemoteFailures(t *testing.T) {
 	for _, c := range []struct {
 		name, script string
@@ -39,11 +40,6 @@ func TestRemoteFailures(t *testing.T) {
 		{"no borg", "echo 'sh: 1: borg: not found' >&2; exit 127", borgio.ErrNoBorg, "not found"},
 		{"silent", "exec sleep 100", borgio.ErrUnreachable, "no answer"},
 		{"chatter", "echo hello, this is a login message; exec sleep 100", borgio.ErrUnreachable, ""},
-		{"borg 1.0", `printf '\224\001\001\300\002'; exec sleep 100`, borgio.ErrUnsupported, "1.0"},
-		{"borg 2", `head -c 1 >/dev/null; printf '\202\241i\001\241r\201\256server_version\224\002\000\000\377'; exec sleep 100`, borgio.ErrUnsupported, "2.0"},
-		{"endless", `printf '\333\377\377\377\377'; exec cat /dev/zero`, borgio.ErrUnreachable, "longer"},
-		{"deep", `yes "$(printf '\221')" | tr -d '\n'`, borgio.ErrUnreachable, "deep"},
-		{"stray answer", `printf '\202\241i\011\241r\300'; exec sleep 100`, borgio.ErrUnreachable, "nobody"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -78,6 +74,41 @@ func TestRemoteRefusals(t *testing.T) {
 		t.Errorf("locked: %v", err)
 	}
 	readArchive(t, mustOpen(t, dir, frozenOptions(t)), "first") // in place no lock matters
+}
+
+// TestRestrictedServer: what an authorized_keys file may make of the command
+// does not matter, unless the repository is not among what it allows.
+func TestRestrictedServer(t *testing.T) {
+	needBorg(t)
+	dir := copyFrozen(t, "mode-none")
+	for _, c := range []struct {
+		name, options string
+		want          error
+	}{
+		{"path", "--restrict-to-path " + filepath.Dir(dir), nil},
+		{"repository", "--restrict-to-repository " + dir, nil},
+		{"append only", "--append-only --restrict-to-path " + dir, nil},
+		{"quota", "--storage-quota 1G", nil},
+		{"another path", "--restrict-to-path " + t.TempDir(), os.ErrPermission},
+		{"another repository", "--append-only --restrict-to-repository " + filepath.Dir(dir), os.ErrPermission},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			// As sshd does it, with what the client asked for in a variable.
+			opts := remoteOptions(t, script(t, `SSH_ORIGINAL_COMMAND="borg serve" exec borg serve `+c.options))
+			loc, _ := borgio.ParseLocation("host:" + dir)
+			r, err := borgio.Open(t.Context(), loc, opts)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("got %v", err)
+			}
+			if err != nil {
+				return
+			}
+			readArchive(t, r, "first")
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 }
 
 // TestConnectionDies kills the remote process again and again under a reader,

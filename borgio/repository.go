@@ -29,9 +29,10 @@ type Options struct {
 	Logger *slog.Logger
 	// CacheBytes is how much decoded file content is kept; 0 is 32 MiB.
 	CacheBytes int64
-	// Timeout is how long a remote may stay silent while it owes an answer;
-	// 0 is a minute. Logging in may take half of it, unless a person at a
-	// terminal may be asked for a password.
+	// Timeout is how long a remote that gives no answer is put up with; 0 is
+	// a minute. Until then a connection that breaks is made anew, and so is
+	// one that is silent for half of it. Logging in may take half of it,
+	// unless a person at a terminal may be asked for a password.
 	Timeout time.Duration
 	// LockWait is how long a remote repository that a writer holds is waited
 	// for; 0 is ten seconds.

@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/semaphore"
-
 	"github.com/s4-storage/s4/borgio/internal/buffer"
 	"github.com/s4-storage/s4/borgio/internal/fault"
 	"github.com/s4-storage/s4/borgio/internal/msgpack"
@@ -22,11 +20,9 @@ type Client struct {
 	name     string // of the repository, for messages
 	command  command
 	log      *slog.Logger
-	pool     *buffer.Pool
+	memory   *memory
 	timeout  time.Duration
 	lockWait time.Duration
-
-	slots *semaphore.Weighted // calls under way, see InFlight
 
 	ctx    context.Context // ends at close
 	cancel context.CancelFunc
@@ -38,14 +34,11 @@ type Client struct {
 	leaving  *reader    // the one before, while calls are under way on it
 	renewing *renewal   // nil: none is under way
 	held     *look      // whose guard is still there; nil: none
-	alive    time.Time  // when a session answered last
-	retryAt  time.Time  // no connection is tried before this
-	backoff  time.Duration
-	failure  error // of the last try
+	outage   outage
 	closed   bool
 }
 
-// InFlight is how many calls are under way at once at most.
+// InFlight is how many calls are under way on a session at most.
 const InFlight = 64
 
 const (
@@ -53,8 +46,6 @@ const (
 	sessionTick  = 100 * time.Millisecond
 	shutPatience = 5 * time.Second
 	failPatience = time.Second
-	minBackoff   = 200 * time.Millisecond
-	maxBackoff   = 5 * time.Second
 
 	// openLinger is how long the guard of Open stays, which spares the first
 	// look at the manifest another login. It is well below the second that
@@ -70,7 +61,7 @@ type Options struct {
 	Name       string // for messages
 	Environ    func(string) (string, bool)
 	Logger     *slog.Logger
-	Timeout    time.Duration // longest silence while an answer is due
+	Timeout    time.Duration // how long a remote that does not answer is put up with
 	LockWait   time.Duration
 }
 
@@ -82,15 +73,14 @@ func Open(ctx context.Context, o Options, pool *buffer.Pool) (*Client, error) {
 		return nil, err
 	}
 	s := &Client{
-		path: o.Path, name: o.Name, command: cmd, log: o.Logger, pool: pool,
+		path: o.Path, name: o.Name, command: cmd, log: o.Logger, memory: newMemory(pool),
 		timeout: o.Timeout, lockWait: o.LockWait,
-		slots: semaphore.NewWeighted(InFlight),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.mu.Lock()
 	r := s.startRenewal(openLinger)
 	s.mu.Unlock()
-	if _, err := r.wait(ctx); err != nil {
+	if err := r.wait(ctx); err != nil {
 		s.Close() // the first error tells more
 		return nil, err
 	}
@@ -119,21 +109,26 @@ func (s *Client) connect(ctx context.Context) (*reader, error) {
 		case rd != nil:
 			s.retire(rd) // it is on its way out
 		}
-		if _, err := s.renew(ctx); err != nil {
+		r, err := s.renew(ctx)
+		if err != nil {
 			return nil, err
 		}
+		if r.reader.acquire() {
+			return r.reader, nil
+		}
+		if err := r.reader.ended(); err != nil {
+			s.broke(r.reader, err)
+			return nil, err
+		} // else it is replaced already
 	}
 }
 
 // call makes a call on the reader, and makes it anew on another one when the
-// connection breaks, until nothing was heard for the time limit. An exception
-// counts only once it came from a reader that was opened after the first one:
-// compaction may have removed what an older one looks for.
+// connection breaks, as long as again allows it. An exception counts only once
+// it came from a reader that was opened after the first one: compaction may
+// have removed what an older one looks for.
 func (s *Client) call(ctx context.Context, method string, args ...arg) (reply, *buffer.Buffer, error) {
-	if err := s.slots.Acquire(ctx, 1); err != nil {
-		return reply{}, nil, err
-	}
-	defer s.slots.Release(1)
+	var since time.Time   // when the first connection broke
 	var doubted time.Time // when the first exception came
 	for {
 		rd, err := s.connect(ctx)
@@ -143,10 +138,11 @@ func (s *Client) call(ctx context.Context, method string, args ...arg) (reply, *
 			rep, frame, err = rd.call(ctx, method, args...)
 			rd.release()
 			_, exception := errors.AsType[*RemoteError](err)
-			if err == nil || exception {
-				s.mu.Lock()
-				s.alive = time.Now()
-				s.mu.Unlock()
+			switch {
+			case err == nil || exception:
+				s.answered()
+			case errors.Is(err, fault.ErrUnreachable):
+				s.broke(rd, err)
 			}
 			if err == nil || exception && !doubted.IsZero() && rd.opened.After(doubted) {
 				return rep, frame, err
@@ -160,54 +156,31 @@ func (s *Client) call(ctx context.Context, method string, args ...arg) (reply, *
 				continue
 			}
 		}
-		if err = s.again(ctx, err); err != nil {
+		if err = s.again(ctx, err, &since); err != nil {
 			return reply{}, nil, err
 		}
-	}
-}
-
-// again waits until it makes sense to try again after err; it gives the error
-// to report when it does not.
-func (s *Client) again(ctx context.Context, err error) error {
-	if ctx.Err() != nil || !errors.Is(err, fault.ErrUnreachable) || errors.Is(err, fault.ErrHostKey) {
-		return err
-	}
-	s.mu.Lock()
-	lost, wait := time.Since(s.alive) > s.timeout, time.Until(s.retryAt)
-	s.mu.Unlock()
-	if lost {
-		return err
-	}
-	s.log.Debug("connection is lost, trying again", "error", err)
-	t := time.NewTimer(max(wait, 0) + minBackoff/10)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-s.ctx.Done():
-		return fault.ErrClosed
 	}
 }
 
 // Manifest gives the manifest as it is stored now; the reference is the
 // caller's. What is got afterwards is at least as new.
 func (s *Client) Manifest(ctx context.Context) (*buffer.Buffer, error) {
+	var since time.Time // when the first connection broke
 	for {
 		data := s.heldManifest()
-		var err error
 		if data == nil {
-			data, err = s.renew(ctx)
+			r, err := s.renew(ctx)
+			if err != nil {
+				if err = s.again(ctx, err, &since); err != nil {
+					return nil, err
+				}
+				continue
+			}
+			data = r.manifest
 		}
-		if err == nil {
-			b := s.pool.Get(len(data))
-			copy(b.Data, data)
-			return b, nil
-		}
-		if err = s.again(ctx, err); err != nil {
-			return nil, err
-		}
+		b := s.memory.pool.Get(len(data))
+		copy(b.Data, data)
+		return b, nil
 	}
 }
 
@@ -222,9 +195,8 @@ func (s *Client) heldManifest() []byte {
 }
 
 // Get gives an object other than the manifest as it is stored; the reference
-// is the caller's. What the
-// server says of the object is a [*RemoteError]; see [ErrNoObject] and
-// [ErrBadObject].
+// is the caller's. What the server says of the object is a [*RemoteError]; see
+// [ErrNoObject] and [ErrBadObject].
 func (s *Client) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
 	rep, frame, err := s.call(ctx, "get", getArg(id))
 	if err != nil {

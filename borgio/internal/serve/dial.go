@@ -58,7 +58,7 @@ func (s *Client) look(withReader bool) (*look, error) {
 
 // login starts the program and agrees with it on the protocol.
 func (s *Client) login() (*session, error) {
-	sess, err := startSession(s.command.argv, childEnvironment(), s.command.detached, s.pool, s.log)
+	sess, err := startSession(s.command.argv, childEnvironment(), s.command.detached, s.memory, s.log)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,8 @@ func (s *Client) login() (*session, error) {
 	}
 	err = s.within(limit, sess, func(ctx context.Context) error { return negotiate(ctx, sess) })
 	if err != nil {
-		sess.shut(failPatience)
+		sess.kill() // it holds no lock
+		<-sess.done
 		return nil, err
 	}
 	return sess, nil
@@ -157,9 +158,14 @@ func negotiate(ctx context.Context, sess *session) error {
 		return err
 	}
 	if major != 1 || minor < 1 {
-		return fmt.Errorf("%w: the server runs borg %d.%d", fault.ErrUnsupported, major, minor)
+		return otherBorg(fmt.Sprintf("%d.%d", major, minor))
 	}
 	return nil
+}
+
+// otherBorg says that the server is of a Borg whose protocol is another one.
+func otherBorg(version string) error {
+	return fmt.Errorf("%w: the server runs borg %s, not 1.1 to 1.4", fault.ErrUnsupported, version)
 }
 
 func serverVersion(result []byte) (major, minor int64, err error) {

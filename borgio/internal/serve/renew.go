@@ -15,6 +15,7 @@ type reader struct {
 	*session
 	manifest []byte    // as it is stored
 	opened   time.Time // all that was committed before this is known
+	over     bool      // nobody is to use it any more; guarded by Client.mu
 }
 
 // renewal is one look at the repository under a guard's lock, from its start
@@ -22,12 +23,13 @@ type reader struct {
 type renewal struct {
 	ready    chan struct{} // closed once what follows is set
 	manifest []byte
+	reader   *reader // that knows the manifest
 	err      error
 }
 
 // renew has the manifest read anew, and the reader replaced where it does not
 // fit. It joins a renewal that is under way.
-func (s *Client) renew(ctx context.Context) ([]byte, error) {
+func (s *Client) renew(ctx context.Context) (*renewal, error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -35,22 +37,22 @@ func (s *Client) renew(ctx context.Context) ([]byte, error) {
 	}
 	r := s.renewing
 	if r == nil {
-		if time.Now().Before(s.retryAt) {
+		if time.Now().Before(s.outage.retryAt) {
 			defer s.mu.Unlock()
-			return nil, s.failure
+			return nil, s.outage.failure
 		}
 		r = s.startRenewal(0)
 	}
 	s.mu.Unlock()
-	return r.wait(ctx)
+	return r, r.wait(ctx)
 }
 
-func (r *renewal) wait(ctx context.Context) ([]byte, error) {
+func (r *renewal) wait(ctx context.Context) error {
 	select {
 	case <-r.ready:
-		return r.manifest, r.err
+		return r.err
 	case <-ctx.Done():
-		return nil, ctx.Err()
+		return ctx.Err()
 	}
 }
 
@@ -64,16 +66,16 @@ func (s *Client) startRenewal(linger time.Duration) *renewal {
 
 // run owns a renewal.
 func (s *Client) run(r *renewal, linger time.Duration) {
+	begun := time.Now()
 	l, err := s.settle()
 	s.mu.Lock()
 	s.renewing = nil
 	if err != nil {
 		r.err = err
-		s.backoff = min(max(2*s.backoff, minBackoff), maxBackoff)
-		s.retryAt, s.failure = time.Now().Add(s.backoff), err
+		s.outage.failed(err, begun)
 	} else {
-		r.manifest = l.manifest
-		s.id, s.backoff, s.alive = l.id, 0, time.Now()
+		r.manifest, r.reader = l.manifest, l.reader
+		s.id, s.outage.since = l.id, time.Time{}
 		if linger > 0 {
 			s.held = l
 		}
@@ -114,6 +116,7 @@ func (s *Client) settle() (*look, error) {
 			s.work.Go(func() { s.watch(l.reader) })
 			return l, nil
 		case bytes.Equal(l.manifest, old.manifest):
+			l.reader = old
 			return l, nil
 		}
 		// The guard is not kept waiting while another session logs in.
@@ -127,6 +130,7 @@ func (s *Client) settle() (*look, error) {
 func (s *Client) retire(rd *reader) {
 	s.mu.Lock()
 	var over *reader
+	rd.over = true
 	if s.reader == rd {
 		s.reader, s.leaving, over = nil, rd, s.leaving
 	}
@@ -151,8 +155,9 @@ func (s *Client) watch(rd *reader) {
 			return
 		case <-tick.C:
 		}
-		if rd.silence() > s.timeout {
-			rd.end(fmt.Errorf("%w: no answer for %v", fault.ErrUnreachable, s.timeout))
+		// Half of the limit is left to make the connection anew.
+		if limit := s.timeout / 2; rd.silence() > limit {
+			rd.end(fmt.Errorf("%w: no answer for %v", fault.ErrUnreachable, limit))
 			rd.kill()
 		} else if rd.retire(readerIdle) {
 			s.forget(rd)

@@ -42,6 +42,21 @@
 //
 // At most one renewal is under way, one reader in use, and one on its way out
 // with calls still to finish, besides sessions that are just exiting.
+//
+// # When a server does not do its part
+//
+// A reader that breaks is replaced and its calls are made again: they change
+// nothing, so this is always right. So is one that is silent for half of the
+// time limit; silent is who does not go on with an answer by a stride of bytes.
+// The first time this happens at once, then with back-off, until the calls were
+// in vain for the time limit. That counts from when the remote was last well,
+// so that it is known to be gone, and calls fail at once, until a renewal
+// succeeds again; and for each call by itself, since a server may die of
+// one object whenever it is asked for it.
+//
+// An answer nobody asked for, or one that makes no sense, ends its session.
+// Whatever a server sends, callers hold no more than heldBytes of answers,
+// besides small ones, and each session one of maxFrameSize that is on its way.
 package serve
 
 import (
@@ -57,10 +72,16 @@ import (
 )
 
 // What a server may send in one answer: an object and its framing, or the
-// report of an exception. Deeper or longer answers end the connection.
+// report of an exception, which lists the lines of a traceback. Longer or deeper
+// answers, or such of more values, end the connection.
 const (
-	maxFrameSize  = 20<<20 + 1<<20
-	maxFrameDepth = 32
+	maxFrameSize   = 20<<20 + 1<<20
+	maxFrameDepth  = 32
+	maxFrameValues = 1 << 16
+
+	// What is kept of an exception; more makes no better message.
+	maxExceptionArgs = 64
+	maxExceptionText = 4096
 )
 
 // readFrame reads the bytes of one msgpack value from a stream.
@@ -68,7 +89,7 @@ func readFrame(r *bufio.Reader, pool *buffer.Pool) (*buffer.Buffer, error) {
 	b := pool.Get(4096)
 	n := 0
 	var owed [maxFrameDepth]uint64 // values still to come, for each open container
-	depth := 0
+	depth, values := 0, 0
 	owed[0] = 1
 	fail := func(err error) (*buffer.Buffer, error) {
 		b.Release()
@@ -83,6 +104,9 @@ func readFrame(r *bufio.Reader, pool *buffer.Pool) (*buffer.Buffer, error) {
 			return b, nil
 		}
 		owed[depth]--
+		if values++; values > maxFrameValues {
+			return fail(fmt.Errorf("answer of more than %d values", maxFrameValues))
+		}
 		head, err := r.Peek(1) // more may never come
 		if err == nil {
 			head, err = r.Peek(msgpack.HeaderSize(head[0]))
@@ -178,7 +202,7 @@ func parseReply(frame []byte) (reply, error) {
 	var exc RemoteError
 	r := msgpack.NewReader(frame)
 	if r.Peek() == msgpack.Array {
-		return rep, fmt.Errorf("%w: the server speaks the protocol of borg 1.0", fault.ErrUnsupported)
+		return rep, otherBorg("1.0")
 	}
 	err := r.Fields(func(field []byte) (err error) {
 		switch string(field) {
@@ -189,7 +213,7 @@ func parseReply(frame []byte) (reply, error) {
 			err = r.Skip()
 			rep.result = frame[start:r.Pos()]
 		case "exception_class":
-			exc.class, err = r.String()
+			exc.class, err = exceptionString(r)
 		case "exception_args":
 			exc.args, err = exceptionArgs(r)
 		case "exception_short":
@@ -211,7 +235,7 @@ func parseReply(frame []byte) (reply, error) {
 	return rep, nil
 }
 
-// exceptionArgs reads the arguments that are text.
+// exceptionArgs reads the arguments that are text, the first few of them.
 func exceptionArgs(r *msgpack.Reader) ([]string, error) {
 	if r.Peek() != msgpack.Array {
 		return nil, r.Skip()
@@ -228,25 +252,33 @@ func exceptionArgs(r *msgpack.Reader) ([]string, error) {
 			}
 			continue
 		}
-		s, err := r.String()
+		s, err := exceptionString(r)
 		if err != nil {
 			return nil, err
 		}
-		args = append(args, s)
+		if len(args) < maxExceptionArgs {
+			args = append(args, s)
+		}
 	}
 	return args, nil
 }
 
-// exceptionText reads a text, or the last of several lines.
+// exceptionText reads a text, or the last of a few lines.
 func exceptionText(r *msgpack.Reader) (string, error) {
 	if r.Peek() == msgpack.Raw {
-		return r.String()
+		return exceptionString(r)
 	}
 	lines, err := exceptionArgs(r)
 	if err != nil || len(lines) == 0 {
 		return "", err
 	}
 	return lines[len(lines)-1], nil
+}
+
+// exceptionString reads the beginning of a text.
+func exceptionString(r *msgpack.Reader) (string, error) {
+	b, err := r.Bytes()
+	return string(b[:min(len(b), maxExceptionText)]), err
 }
 
 // arg is one named argument of a call, already packed.

@@ -17,23 +17,28 @@ import (
 	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
-// session is one running "borg serve". Many calls may be under way at once.
+// session is one running "borg serve". Up to InFlight calls may be under way at
+// once, those among them whose callers gave up.
 type session struct {
 	cmd    *exec.Cmd
 	group  bool // the process leads a process group of its own
 	stdin  io.WriteCloser
 	stdout io.ReadCloser
 	stderr *stderrTail
-	pool   *buffer.Pool
+	memory *memory
 	log    *slog.Logger
 	done   chan struct{} // closed once the process is gone and waited for
+
+	ctx    context.Context // ends when err is set
+	cancel context.CancelFunc
+	slots  chan struct{} // holds one for each call under way
 
 	sending sync.Mutex // one call at a time goes down stdin
 
 	mu      sync.Mutex // guards what follows
 	pending map[int64]*pendingCall
 	lastID  int64
-	heard   time.Time // last answer, or start of the oldest call if later
+	heard   time.Time // last sign of an answer, or start of the oldest call if later
 	idle    time.Time // since when no call is under way
 	users   int       // calls that hold the session
 	drain   bool      // no new calls: the session is to end
@@ -50,15 +55,16 @@ type pendingCall struct {
 }
 
 // startSession starts the program; it speaks to nobody yet.
-func startSession(argv, env []string, ownSession bool, pool *buffer.Pool, log *slog.Logger) (*session, error) {
+func startSession(argv, env []string, ownSession bool, mem *memory, log *slog.Logger) (*session, error) {
 	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // it outlives the call that starts it; shut and kill end it
 	cmd.Env = env
 	if ownSession {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	}
 	s := &session{
-		cmd: cmd, group: ownSession, pool: pool, log: log, stderr: &stderrTail{log: log},
-		done: make(chan struct{}), pending: map[int64]*pendingCall{}, idle: time.Now(),
+		cmd: cmd, group: ownSession, memory: mem, log: log, stderr: &stderrTail{log: log},
+		done: make(chan struct{}), slots: make(chan struct{}, InFlight),
+		pending: map[int64]*pendingCall{}, idle: time.Now(),
 	}
 	cmd.Stderr = s.stderr
 	cmd.WaitDelay = time.Second // a shared ssh connection's master keeps stderr open
@@ -69,9 +75,11 @@ func startSession(argv, env []string, ownSession bool, pool *buffer.Pool, log *s
 	if s.stdout, err = cmd.StdoutPipe(); err != nil {
 		return nil, err
 	}
+	widen(s.stdout)
 	if err := cmd.Start(); err != nil {
 		return nil, fmt.Errorf("%w: %w", fault.ErrUnreachable, err)
 	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	go s.receive()
 	return s, nil
 }
@@ -80,9 +88,9 @@ func startSession(argv, env []string, ownSession bool, pool *buffer.Pool, log *s
 // process. It is the session's only goroutine; done tells its end.
 func (s *session) receive() {
 	defer close(s.done)
-	r := bufio.NewReaderSize(s.stdout, 256<<10)
+	r := bufio.NewReaderSize(&meter{r: s.stdout, note: s.hear}, 64<<10)
 	for {
-		frame, err := readFrame(r, s.pool)
+		frame, err := readFrame(r, s.memory.pool)
 		if err == nil {
 			err = s.deliver(frame)
 		}
@@ -111,6 +119,10 @@ func (s *session) finish(cause error) error {
 
 // deliver gives an answer to its caller.
 func (s *session) deliver(frame *buffer.Buffer) error {
+	frame, err := s.memory.admit(s.ctx, frame)
+	if err != nil {
+		return err
+	}
 	rep, err := parseReply(frame.Data)
 	if err != nil {
 		frame.Release()
@@ -124,6 +136,7 @@ func (s *session) deliver(frame *buffer.Buffer) error {
 		return fmt.Errorf("answer to call %d, which nobody made", rep.call)
 	}
 	delete(s.pending, rep.call)
+	<-s.slots
 	s.heard = time.Now()
 	if c.left {
 		frame.Release()
@@ -141,6 +154,7 @@ func (s *session) end(err error) {
 	if s.err == nil {
 		s.err = err
 	}
+	s.cancel()
 	s.drain = true
 	for id, c := range s.pending {
 		c.err = s.err
@@ -160,8 +174,16 @@ func (s *session) kill() {
 }
 
 // call sends a call and waits for its answer. The frame holds the result; its
-// reference is the caller's. A call whose ctx ends leaves the session usable.
+// reference is the caller's. A call whose ctx ends leaves the session usable,
+// and takes up its slot until the answer comes.
 func (s *session) call(ctx context.Context, method string, args ...arg) (reply, *buffer.Buffer, error) {
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return reply{}, nil, ctx.Err()
+	case <-s.ctx.Done():
+		return reply{}, nil, s.ended()
+	}
 	c := &pendingCall{ready: make(chan struct{})}
 	s.mu.Lock()
 	if s.err != nil {
@@ -204,7 +226,21 @@ func (s *session) call(ctx context.Context, method string, args ...arg) (reply, 
 	return c.rep, c.frame, nil
 }
 
-// silence is how long the remote has owed an answer.
+// hear notes that an answer goes on.
+func (s *session) hear() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = time.Now()
+}
+
+// lastHeard is when the remote last gave what it owed.
+func (s *session) lastHeard() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.heard
+}
+
+// silence is how long the remote has owed an answer without going on with one.
 func (s *session) silence() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os/exec"
+	"regexp"
 	"strings"
 	"sync"
 
@@ -91,6 +92,10 @@ func (t *stderrTail) String() string {
 	return strings.Join(lines, "; ")
 }
 
+// borgVersion finds what a server that dies of what it does not understand says
+// of itself: at the end of a traceback, or instead of one.
+var borgVersion = regexp.MustCompile(`Borg:? (\d+)\.(\d+)\S*(?:  Python: |: Got unexpected RPC data format)`)
+
 // explainExit tells from a program's exit and its words why it cannot be
 // spoken to any more.
 func explainExit(exit, cause error, said string) error {
@@ -105,7 +110,10 @@ func explainExit(exit, cause error, said string) error {
 	case code == 127, strings.Contains(said, "command not found"):
 		kind = fault.ErrNoBorg
 	case strings.Contains(said, "Unexpected RPC data format"):
-		kind = fault.ErrUnsupported
+		return otherBorg("1.0")
+	}
+	if m := borgVersion.FindStringSubmatch(said); m != nil && (m[1] != "1" || m[2] == "0") {
+		return otherBorg(m[1] + "." + m[2])
 	}
 	switch said = fault.OneLine(said); {
 	case said != "":
