@@ -96,15 +96,3 @@ func TestLyingCountsAllocateNothing(t *testing.T) {
 		}
 	}
 }
-
-func FuzzSkip(f *testing.F) {
-	f.Add(AppendBytes(AppendMap(nil, 1), "k"))
-	f.Add([]byte{0x92, 0xd3, 1, 2, 3, 4, 5, 6, 7, 8, 0xc7, 1, 2, 3})
-	f.Add([]byte{0xca, 0, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, in []byte) {
-		r := NewReader(in)
-		if r.Skip() == nil && (r.Pos() < 1 || r.Pos() > len(in)) {
-			t.Fatalf("position %d of %d", r.Pos(), len(in))
-		}
-	})
-}
