@@ -7,7 +7,7 @@ import (
 )
 
 // What can go wrong, for [errors.Is]. ErrNoBorg and ErrHostKey are kinds of
-// ErrUnreachable.
+// ErrUnreachable, ErrKeyKind is one of ErrUnsupported.
 var (
 	// ErrNotRepository: nothing is there, or something else than a repository.
 	ErrNotRepository = fault.ErrNotRepository
@@ -23,6 +23,12 @@ var (
 	ErrKeyMissing = fault.ErrKeyMissing
 	// ErrKeyMismatch: the key belongs to another repository.
 	ErrKeyMismatch = fault.ErrKeyMismatch
+	// ErrKeyDamaged: what should be a key is damaged, or something else. Damage
+	// that only opening it with the passphrase could tell is ErrPassphrase.
+	ErrKeyDamaged = fault.ErrKeyDamaged
+	// ErrKeyKind: the key is sealed in a way that this package does not know,
+	// such as Borg 2's. It is a kind of ErrUnsupported.
+	ErrKeyKind = fault.ErrKeyKind
 
 	// ErrLocked: a writer holds the repository.
 	ErrLocked = fault.ErrLocked

@@ -17,6 +17,8 @@ var (
 	ErrPassphrase    = errors.New("wrong passphrase")
 	ErrKeyMissing    = errors.New("key missing")
 	ErrKeyMismatch   = errors.New("key of another repository")
+	ErrKeyDamaged    = errors.New("damaged key")
+	ErrKeyKind       = fmt.Errorf("%w: key of an unknown kind", ErrUnsupported)
 	ErrLocked        = errors.New("repository is locked")
 	ErrUnreachable   = errors.New("remote unreachable")
 	ErrNoBorg        = fmt.Errorf("%w: no borg there", ErrUnreachable)

@@ -87,7 +87,7 @@ func New(typ byte, m *Material) (*Key, error) {
 		want = 128
 	}
 	if len(m.idKey) != want || md.Encrypted && (len(m.encHMACKey) != want || len(m.encKey) != 32) {
-		return nil, errors.New("key material has the wrong length")
+		return nil, fmt.Errorf("%w: key material has the wrong length", fault.ErrKeyDamaged)
 	}
 	if md.Encrypted {
 		k.block, err = aes.NewCipher(m.encKey)

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"bufio"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -10,9 +9,13 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/s4-storage/s4/borgio/internal/shlex"
 
@@ -42,27 +45,29 @@ func (env Environ) configDir(override, sub string) (string, error) {
 		return filepath.Join(d, "borg", sub), nil
 	}
 	home := env.get("HOME")
-	if home == "" {
-		var err error
-		if home, err = os.UserHomeDir(); err != nil {
-			return "", err
+	if home == "" { // as for a service
+		u, err := user.Current()
+		if name := env.get("USER"); name != "" {
+			u, err = user.Lookup(name)
 		}
+		if err != nil {
+			return "", fmt.Errorf("find the home directory: %w", err)
+		}
+		home = u.HomeDir
 	}
 	return filepath.Join(home, ".config", "borg", sub), nil
 }
 
-const (
-	keyfileMagic = "BORG_KEY "
-	maxKeyBytes  = 64 << 10
-)
+const keyfileMagic = "BORG_KEY "
 
 // FindFile gives the text of the key file of repository id, without its
-// first line.
+// first line. Errors: [fault.ErrKeyMissing], [fault.ErrKeyMismatch],
+// [fault.ErrKeyDamaged].
 func FindFile(env Environ, id [32]byte) (string, error) {
 	if path := env.get("BORG_KEY_FILE"); path != "" {
 		owner, text, err := readKeyfile(path)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 			return "", fmt.Errorf("%w: BORG_KEY_FILE: %w", fault.ErrKeyMissing, err)
 		case err != nil:
 			return "", fmt.Errorf("key file %s: %w", path, err)
@@ -75,39 +80,62 @@ func FindFile(env Environ, id [32]byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	var unreadable error
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", fmt.Errorf("look for key files: %w", err)
 	}
 	for _, e := range entries {
 		// What is not a key file is none of our business.
-		if owner, text, err := readKeyfile(filepath.Join(dir, e.Name())); err == nil && owner == id {
+		owner, text, err := readKeyfile(filepath.Join(dir, e.Name()))
+		switch {
+		case err == nil && owner == id:
 			return text, nil
+		case errors.Is(err, fs.ErrPermission):
+			unreadable = err
 		}
 	}
-	return "", fmt.Errorf("%w: no file in %s is for repository %x", fault.ErrKeyMissing, dir, id)
+	err = fmt.Errorf("%w: no file in %s is for repository %x", fault.ErrKeyMissing, dir, id)
+	if unreadable != nil {
+		err = fmt.Errorf("%w, but there is one that cannot be read: %w", err, unreadable)
+	}
+	return "", err
 }
 
 func readKeyfile(path string) (owner [32]byte, text string, err error) {
-	f, err := os.Open(path)
+	// A pipe without a writer would keep us waiting.
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return owner, "", err
 	}
 	defer f.Close()
-	r := bufio.NewReader(io.LimitReader(f, maxKeyBytes))
-	first, err := r.ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
+	if st, err := f.Stat(); err != nil {
+		return owner, "", err
+	} else if !st.Mode().IsRegular() {
+		return owner, "", fmt.Errorf("%w: not a regular file", fault.ErrKeyDamaged)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxKeyBytes+1))
+	if err != nil {
 		return owner, "", err
 	}
-	hexID, ok := strings.CutPrefix(strings.TrimSpace(first), keyfileMagic)
-	if !ok {
-		return owner, "", errors.New("not a borg key file")
+	return parseKeyfile(string(data))
+}
+
+// parseKeyfile takes a key file apart: a line that names the repository, and
+// the key's text. What follows the id in the first line does not count.
+func parseKeyfile(data string) (owner [32]byte, text string, err error) {
+	first, text, _ := strings.Cut(data, "\n")
+	hexID, ok := strings.CutPrefix(first, keyfileMagic)
+	if !ok || len(data) > maxKeyBytes {
+		return owner, "", fmt.Errorf("%w: not a borg key file", fault.ErrKeyDamaged)
 	}
-	if n, err := hex.Decode(owner[:], []byte(hexID[:min(len(hexID), 2*len(owner))])); err != nil || n != len(owner) || len(hexID) != 2*n {
-		return owner, "", fmt.Errorf("not a repository's id: %.70q", hexID)
+	if len(hexID) > 2*len(owner) {
+		hexID = hexID[:2*len(owner)]
 	}
-	rest, err := io.ReadAll(r)
-	return owner, string(rest), err
+	if n, err := hex.Decode(owner[:], []byte(hexID)); err != nil || n != len(owner) {
+		return owner, "", fmt.Errorf("%w: not a repository's id: %q", fault.ErrKeyDamaged, hexID)
+	}
+	return owner, text, nil
 }
 
 // TAMRemembered reports whether borg has noted on this machine that the
@@ -132,11 +160,15 @@ func HasPassphraseEnv(environ func(string) (string, bool)) bool {
 	return false
 }
 
-// PassphraseFromEnv gets the passphrase as borg does: from BORG_PASSPHRASE
+// passCommandDelay is how long the pass command's output is read after the
+// command itself has ended: an agent that it started may hold it open for ever.
+const passCommandDelay = 2 * time.Second
+
+// passphraseFromEnv gets the passphrase as borg does: from BORG_PASSPHRASE
 // (which may be empty), else the output of BORG_PASSCOMMAND, else what can be
 // read from the file descriptor BORG_PASSPHRASE_FD, which is used up by it.
 // ok is false when none is set.
-func PassphraseFromEnv(ctx context.Context, environ func(string) (string, bool)) (passphrase string, ok bool, err error) {
+func passphraseFromEnv(ctx context.Context, environ func(string) (string, bool)) (passphrase string, ok bool, err error) {
 	if v, ok := environ("BORG_PASSPHRASE"); ok {
 		return v, true, nil
 	}
@@ -147,9 +179,10 @@ func PassphraseFromEnv(ctx context.Context, environ func(string) (string, bool))
 		}
 		var said strings.Builder
 		cmd := exec.CommandContext(ctx, words[0], words[1:]...)
-		cmd.Stderr = &said
+		cmd.Stdin, cmd.Stderr = os.Stdin, &said
+		cmd.WaitDelay = passCommandDelay
 		out, err := cmd.Output()
-		if err != nil {
+		if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 			return "", true, fmt.Errorf("run BORG_PASSCOMMAND: %w: %s", err, fault.OneLine(said.String()))
 		}
 		return strings.TrimRight(string(out), "\n"), true, nil
@@ -174,23 +207,29 @@ func PassphraseFromEnv(ctx context.Context, environ func(string) (string, bool))
 }
 
 // Unseal opens a key with the passphrase that the Environ or prompt gives.
+// Errors: [fault.ErrNoPassphrase], [fault.ErrPassphrase], [fault.ErrKeyDamaged],
+// [fault.ErrKeyKind], and ctx's.
 func Unseal(ctx context.Context, k *Sealed, env Environ, prompt func(context.Context) (string, error)) (*Material, error) {
-	pass, ok, err := PassphraseFromEnv(ctx, env)
-	if err != nil {
+	pass, ok, err := passphraseFromEnv(ctx, env)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case err != nil:
 		return nil, fmt.Errorf("%w: %w", fault.ErrNoPassphrase, err)
+	case ok:
+		return k.open(ctx, pass)
 	}
-	if ok {
-		return k.open(pass)
-	}
-	m, err := k.open("")
+	m, err := k.open(ctx, "")
 	if !errors.Is(err, fault.ErrPassphrase) {
 		return m, err
 	}
 	if prompt == nil {
 		return nil, fault.ErrNoPassphrase
 	}
-	if pass, err = prompt(ctx); err != nil {
+	if pass, err = prompt(ctx); ctx.Err() != nil {
+		return nil, ctx.Err()
+	} else if err != nil {
 		return nil, fmt.Errorf("%w: %w", fault.ErrNoPassphrase, err)
 	}
-	return k.open(pass)
+	return k.open(ctx, pass)
 }
