@@ -27,6 +27,8 @@ func classify(err error) error {
 		{borgio.ErrNoPassphrase, snapshot.ErrKey},
 		{borgio.ErrKeyMissing, snapshot.ErrKey},
 		{borgio.ErrKeyMismatch, snapshot.ErrKey},
+		{borgio.ErrKeyDamaged, snapshot.ErrKey},
+		{borgio.ErrKeyKind, snapshot.ErrKey},
 		{borgio.ErrIntegrity, snapshot.ErrDamaged},
 	} {
 		if errors.Is(err, class.from) && !errors.Is(err, class.to) {

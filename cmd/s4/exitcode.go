@@ -38,6 +38,8 @@ func exitCode(err error) int {
 		{borgio.ErrNoPassphrase, exitKey},
 		{borgio.ErrKeyMissing, exitKey},
 		{borgio.ErrKeyMismatch, exitKey},
+		{borgio.ErrKeyDamaged, exitKey},
+		{borgio.ErrKeyKind, exitKey},
 		{snapshot.ErrLocked, exitLocked},
 		{borgio.ErrLocked, exitLocked},
 		{snapshot.ErrUnreachable, exitUnreachable},

@@ -60,7 +60,7 @@ func TestExitCodes(t *testing.T) {
 		exitUnreachable: {borgio.ErrUnreachable, borgio.ErrNoBorg, borgio.ErrHostKey, snapshot.ErrUnreachable},
 		exitLocked:      {borgio.ErrLocked, snapshot.ErrLocked},
 		exitDamaged:     {borgio.ErrIntegrity, snapshot.ErrDamaged},
-		exitKey:         {borgio.ErrPassphrase, borgio.ErrNoPassphrase, borgio.ErrKeyMissing, borgio.ErrKeyMismatch},
+		exitKey:         {borgio.ErrPassphrase, borgio.ErrNoPassphrase, borgio.ErrKeyMissing, borgio.ErrKeyMismatch, borgio.ErrKeyDamaged, borgio.ErrKeyKind},
 	} {
 		for _, err := range errs {
 			if got := exitCode(err); got != want {

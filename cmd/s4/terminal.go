@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,27 +21,6 @@ func terminal(w any) (*os.File, bool) {
 		return nil, false
 	}
 	return f, true
-}
-
-// asker prompts on the terminal, also while stdin or stdout are redirected;
-// nil where the process has none.
-func (a *app) asker() func(context.Context, string) (string, error) {
-	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-	if err != nil {
-		return nil
-	}
-	tty.Close()
-	return func(_ context.Context, question string) (string, error) {
-		tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
-		if err != nil {
-			return "", err
-		}
-		defer tty.Close()
-		fmt.Fprint(tty, question)
-		answer, err := term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(tty)
-		return string(answer), err
-	}
 }
 
 // printJSON writes v as the command's one JSON document.

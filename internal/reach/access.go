@@ -44,14 +44,17 @@ const KeyPassCommand = "core.passcommand"
 func ConfigPath() string { return filepath.Join(xdg.Config(), "config") }
 
 // NewAccess reads the global configuration and, where BORG_PASSPHRASE_FD is
-// set, the passphrase from it.
+// set and neither of the variables that borg prefers to it, the passphrase
+// from it.
 func NewAccess(log *slog.Logger, ask func(context.Context, string) (string, error)) (*Access, error) {
 	global, err := config.Load(ConfigPath())
 	if err != nil {
 		return nil, err
 	}
 	a := &Access{Global: global, Logger: log, Ask: ask}
-	if text, ok := os.LookupEnv("BORG_PASSPHRASE_FD"); ok {
+	_, passphrase := os.LookupEnv("BORG_PASSPHRASE")
+	_, command := os.LookupEnv("BORG_PASSCOMMAND")
+	if text, ok := os.LookupEnv("BORG_PASSPHRASE_FD"); ok && !passphrase && !command {
 		fd, err := strconv.Atoi(text)
 		if err != nil {
 			return nil, fmt.Errorf("%w: BORG_PASSPHRASE_FD is not a number: %q", snapshot.ErrUsage, text)
@@ -62,7 +65,7 @@ func NewAccess(log *slog.Logger, ask func(context.Context, string) (string, erro
 		if err != nil {
 			return nil, fmt.Errorf("%w: read BORG_PASSPHRASE_FD: %w", snapshot.ErrKey, err)
 		}
-		secret := strings.TrimSuffix(string(data), "\n")
+		secret := strings.TrimRight(string(data), "\n")
 		a.passphrase = &secret
 	}
 	return a, nil
@@ -217,6 +220,10 @@ func Explain(err error, loc borgio.Location) error {
 		return kind(snapshot.ErrKey, "set BORG_PASSPHRASE or BORG_PASSCOMMAND")
 	case errors.Is(err, borgio.ErrKeyMissing), errors.Is(err, borgio.ErrKeyMismatch):
 		return kind(snapshot.ErrKey, "bring its key file with: borg key import "+place+" FILE")
+	case errors.Is(err, borgio.ErrKeyDamaged):
+		return kind(snapshot.ErrKey, "bring a copy of the key with: borg key import "+place+" FILE")
+	case errors.Is(err, borgio.ErrKeyKind):
+		return kind(snapshot.ErrKey, "s4 reads what borg 1.1 to 1.4 write; this key is of a later one")
 	case errors.Is(err, borgio.ErrIntegrity):
 		return kind(snapshot.ErrDamaged, "look at the repository with: borg check "+place)
 	case errors.Is(err, fs.ErrPermission):
@@ -257,6 +264,8 @@ func ExplainBorg(err error, loc borgio.Location) error {
 		return as(borgio.ErrKeyMissing)
 	case "KeyfileMismatchError":
 		return as(borgio.ErrKeyMismatch)
+	case "KeyfileInvalidError":
+		return as(borgio.ErrKeyDamaged)
 	case "Repository.InsufficientFreeSpaceError", "Repository.StorageQuotaExceeded":
 		return hint.With(err, "make room at the remote (s4 prune, borg compact) and push again; nothing was lost")
 	case "IntegrityError", "Repository.CheckNeeded":
