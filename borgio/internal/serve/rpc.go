@@ -112,7 +112,7 @@ func readFrame(r *bufio.Reader, pool *buffer.Pool) (*buffer.Buffer, error) {
 			head, err = r.Peek(msgpack.HeaderSize(head[0]))
 		}
 		if err != nil {
-			if n > 0 && errors.Is(err, io.EOF) {
+			if n+len(head) > 0 && errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
 			return fail(err)

@@ -37,11 +37,15 @@ func (t *stderrTail) Write(p []byte) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		i := bytes.IndexAny(p, "\n\r")
+		more := p
+		if i >= 0 {
+			more = p[:i]
+		}
+		t.part = append(t.part, more[:min(len(more), stderrLineSize-len(t.part))]...)
 		if i < 0 {
-			t.part = append(t.part, p[:min(len(p), max(stderrLineSize-len(t.part), 0))]...)
 			break
 		}
-		t.line(string(append(t.part, p[:min(i, stderrLineSize)]...)))
+		t.line(string(t.part))
 		t.part, p = t.part[:0], p[i+1:]
 	}
 	return n, nil
