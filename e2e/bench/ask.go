@@ -12,11 +12,8 @@ import (
 // can reports whether s4 has a command that looks into a repository.
 func (s *session) can(verb string) error {
 	out, _, err := s.output(s.ctx, s.tool.command("", verb, "--help"))
-	if err == nil && !bytes.Contains(out, []byte("--repo")) {
-		err = fmt.Errorf("no flag --repo")
-	}
-	if err != nil {
-		return fmt.Errorf("%w: s4 %s: %w", errSkipped, verb, err)
+	if err != nil || !bytes.Contains(out, []byte("--repo")) {
+		return fmt.Errorf("%w: this s4 has no %s --repo", errSkipped, verb)
 	}
 	return nil
 }

@@ -147,3 +147,26 @@ func TestClustered(t *testing.T) {
 		}
 	}
 }
+
+func TestWanted(t *testing.T) {
+	for _, c := range []struct {
+		only    string
+		list    bool
+		million bool
+	}{{"", true, false}, {"list", true, false}, {"million", false, true}, {"all,million", true, true}, {"all", true, false}} {
+		o, err := parse([]string{"-only", c.only}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := &bench{options: o}
+		if got := b.wanted("list"); got != c.list {
+			t.Errorf("-only %q: list is wanted: %v", c.only, got)
+		}
+		if got := b.wanted(groupMillion); got != c.million {
+			t.Errorf("-only %q: million is wanted: %v", c.only, got)
+		}
+	}
+	if _, err := parse([]string{"-only", "nothing"}, io.Discard); err == nil {
+		t.Error("an unknown group is taken")
+	}
+}

@@ -118,8 +118,11 @@ func (s *session) million() error {
 	newest := when(millionSnapshots - 1)
 	entries := last.entries()
 	if s.tool.name == nameBorg {
-		if err := s.listItems(kind, newest, entries, "millionFirst"); err != nil {
+		if err := s.listItems(kind, newest, entries, "millionItems"); err != nil {
 			return err
+		}
+		for _, suffix := range []string{"", "CPU"} { // what s4's indexing is compared with
+			s.samples["millionFirst"+suffix] = s.samples["millionItems"+suffix]
 		}
 		return s.millionFile(last)
 	}

@@ -101,7 +101,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.Docs, "docs", "", "`directory` whose bench.md and bench/ get the results, too")
 	f.IntVar(&o.Million, "million", 1_000_000, "`number` of files in the group million, which is taken only when asked for")
 	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
-	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", "))
+	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMillion)
 	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(toolNames, ", "))
 	// Each flag has an environment variable, for make bench.
 	var bad error
@@ -119,7 +119,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		return o, err
 	}
 	var err error
-	if o.Only, err = words(*only, groupNames()); err != nil {
+	if o.Only, err = words(*only, append(groupNames(), allGroups)); err != nil {
 		return o, err
 	}
 	if o.Tools, err = words(*tools, toolNames); err != nil {

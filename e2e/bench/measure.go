@@ -31,6 +31,9 @@ const (
 	groupMillion   = "million"
 )
 
+// allGroups names all that are not optional.
+const allGroups = "all"
+
 func groups() []group {
 	both := []string{nameS4, nameBorg}
 	all := []string{nameS4, nameBorg, nameRestic, nameKopia}
@@ -67,8 +70,11 @@ func groupNames() []string {
 
 // wanted reports whether this run takes the group of that name.
 func (b *bench) wanted(name string) bool {
-	if len(b.Only) > 0 {
-		return slices.Contains(b.Only, name)
+	if slices.Contains(b.Only, name) {
+		return true
+	}
+	if len(b.Only) > 0 && !slices.Contains(b.Only, allGroups) {
+		return false
 	}
 	return !slices.ContainsFunc(groups(), func(g group) bool { return g.name == name && g.optional })
 }
@@ -192,11 +198,11 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 			over[key] = true
 			r.Failed[key] = err.Error()
 			errs = append(errs, fmt.Errorf("%s: %w", key, err))
-		case g.once || t.name != nameS4 && time.Since(start) > patience:
+		case g.once:
 			over[key] = true
-			if b.Runs > 1 {
-				r.Once = append(r.Once, key)
-			}
+		case t.name != nameS4 && time.Since(start) > patience && b.Runs > 1:
+			over[key] = true
+			r.Once = append(r.Once, key)
 		}
 	}
 	warmUp := group{name: "warm up", take: (*session).warm}

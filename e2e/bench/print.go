@@ -105,7 +105,7 @@ func (r *report) markdown() []byte {
 	for _, list := range []struct {
 		what string
 		of   map[string]string
-	}{{"Skipped", r.Skipped}, {"Failed", r.Failed}} {
+	}{{"Left out", r.Skipped}, {"Failed", r.Failed}} {
 		for _, name := range slices.Sorted(maps.Keys(list.of)) {
 			fmt.Fprintf(&w, "\n%s: %s: %s\n", list.what, name, oneLine(list.of[name]))
 		}
@@ -158,7 +158,7 @@ func (r *report) growth(w io.Writer) {
 	if r.Growth == nil {
 		return
 	}
-	fmt.Fprint(w, "\n### Growth\n\nItems are made up and go straight into the index; no repository is read.\n\n")
+	fmt.Fprint(w, "\n### Growth\n\nItems are made up and go straight into the index; no repository is read.\nMedians of three, the largest once.\n\n")
 	rows := [][]string{{"files", "indexed in", "CPU", "on disk", "find a path"}}
 	for _, p := range r.Growth.Files {
 		rows = append(rows, []string{
