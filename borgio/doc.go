@@ -18,26 +18,15 @@
 //
 // # Format
 //
-// Integers in segments and indexes are little-endian.
+// How a local repository stores objects is told in internal/disk, and how "borg
+// serve" gives them in internal/serve.
 //
-//	segment    "BORG_SEG", then entries
-//	entry      crc32 u32 · size u32 · tag u8 · id [32] · data
-//	             tag 0 PUT, 1 DELETE (no data), 2 COMMIT (no id, no data);
-//	             size counts the whole entry, crc32 (IEEE) all behind itself
-//	index.N    "BORG_IDX" · entries i32 · buckets i32 · 32 u8 · 8 u8, then
-//	             buckets of id [32] · segment u32 · offset u32, open-addressed
-//	             from u32(id) mod buckets; segment 0xffffffff is empty,
-//	             0xfffffffe a tombstone. N is the last segment it knows
-//	integrity.N  msgpack {"index": JSON with XXH64 digests of index.N}
 //	object     type u8, which tells the key mode, then
 //	             encrypted modes: MAC [32] · IV [8] · AES-256-CTR of payload
 //	             others: payload
 //	payload    2 bytes for the compression, then compressed plaintext
 //	key        base64 of msgpack, PBKDF2 and AES-256-CTR over key material
 //	manifest, archive, item: msgpack maps with text keys
-//
-// The remote protocol is msgpack too: calls {"i": n, "m": method, "a": {…}}
-// and answers {"i": n, "r": result}, in any number at once.
 //
 // The source of all of this is BorgBackup 1.x itself, docs/internals and the
 // behaviour of its programs.

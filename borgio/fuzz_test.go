@@ -3,12 +3,12 @@ package borgio
 import (
 	"bytes"
 	"log/slog"
-	"os"
 	"strings"
 	"testing"
 
 	"github.com/s4-storage/s4/borgio/internal/buffer"
 	"github.com/s4-storage/s4/borgio/internal/compress"
+	"github.com/s4-storage/s4/borgio/internal/disk"
 	"github.com/s4-storage/s4/borgio/internal/keys"
 )
 
@@ -47,51 +47,6 @@ func frozenObjects(f *testing.F) (manifest, archive []byte, items [][]byte, stor
 		items = append(items, plain(id))
 	}
 	return manifest, archive, items, stored
-}
-
-func FuzzSegment(f *testing.F) {
-	for _, n := range []string{"0", "1", "2", "3"} {
-		b, err := os.ReadFile("testdata/mode-none/data/0/" + n)
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(b)
-	}
-	f.Fuzz(func(t *testing.T, in []byte) {
-		r, pool := bytes.NewReader(in), &buffer.Pool{}
-		defer pool.Close()
-		_ = walkSegment(r, int64(len(in)), func(off int64, e entry) error {
-			if off+int64(e.size) > int64(len(in)) {
-				t.Fatalf("entry of %d bytes at %d of %d", e.size, off, len(in))
-			}
-			if b, err := readPut(r, off, e.id, 100, pool); err == nil {
-				if len(b.Data) != int(e.size)-putHeaderSize {
-					t.Fatalf("object of %d bytes in an entry of %d", len(b.Data), e.size)
-				}
-				b.Release()
-			}
-			return nil
-		})
-		_, _ = isCommitted(r, int64(len(in)))
-	})
-}
-
-func FuzzIndex(f *testing.F) {
-	head := []byte("BORG_IDX\x01\x00\x00\x00\x02\x00\x00\x00\x20\x08")
-	f.Add(append(head, make([]byte, 80)...), []byte{})
-	integrity, err := os.ReadFile("testdata/mode-none/integrity.9")
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(append(head, bytes.Repeat([]byte{0xff}, 80)...), integrity)
-	f.Fuzz(func(t *testing.T, in, integrity []byte) {
-		digests, _ := parseIntegrity(integrity)
-		_ = checkIndex("index.9", in, digests)
-		if x, err := parseIndex(in); err == nil {
-			x.lookup(ID{1, 2, 3})
-			x.lookup(ID{})
-		}
-	})
 }
 
 func FuzzManifest(f *testing.F) {
@@ -156,17 +111,17 @@ func FuzzDecompress(f *testing.F) {
 	pool := &buffer.Pool{}
 	f.Cleanup(pool.Close)
 	for _, c := range []string{"none", "lz4", "zstd-3", "zlib-6", "lzma-6", "obfuscate-110-lz4"} {
-		s, err := openLocal(f.Context(), "testdata/comp-"+c, pool, slog.New(slog.DiscardHandler))
+		s, err := disk.Open(f.Context(), "testdata/comp-"+c, pool, slog.New(slog.DiscardHandler))
 		if err != nil {
 			f.Fatal(err)
 		}
-		b, err := s.get(f.Context(), manifestID, 0)
+		b, err := s.Get(f.Context(), manifestID, 0)
 		if err != nil {
 			f.Fatal(err)
 		}
 		f.Add(bytes.Clone(b.Data[1:]), 100)
 		b.Release()
-		s.close()
+		s.Close()
 	}
 	d, err := compress.New(pool)
 	if err != nil {

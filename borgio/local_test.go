@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/s4-storage/s4/borgio"
 )
@@ -211,4 +212,25 @@ func TestMissingSegment(t *testing.T) {
 	if _, err := r.OpenFile(second["hello.txt.new"].Chunks).WriteTo(io.Discard); err != nil {
 		t.Errorf("the rest cannot be read: %v", err)
 	}
+}
+
+// TestIdleManifest: a manifest that cannot have changed is not read again, and
+// the caller's copy of it is the caller's.
+func TestIdleManifest(t *testing.T) {
+	r := mustOpen(t, copyFrozen(t, "mode-repokey-blake2"), frozenOptions(t))
+	look := func() {
+		m, err := r.Manifest(t.Context())
+		if err != nil || len(m.Archives) != 2 {
+			t.Fatalf("%+v, %v", m, err)
+		}
+		clear(m.Archives)
+	}
+	begun, fewest := time.Now(), 0.0
+	for time.Since(begun) < 10*time.Second {
+		if fewest = testing.AllocsPerRun(10, look); fewest < 30 {
+			return
+		}
+		time.Sleep(50 * time.Millisecond) // it has to be at rest for a moment
+	}
+	t.Errorf("a look allocates %v times", fewest)
 }

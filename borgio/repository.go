@@ -14,6 +14,7 @@ import (
 
 	"github.com/s4-storage/s4/borgio/internal/buffer"
 	"github.com/s4-storage/s4/borgio/internal/compress"
+	"github.com/s4-storage/s4/borgio/internal/disk"
 	"github.com/s4-storage/s4/borgio/internal/keys"
 )
 
@@ -124,9 +125,9 @@ func open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 			r.store, r.id = s, s.client.ID()
 		}
 	} else {
-		var s *localStore
+		var s localStore
 		if s, err = openLocal(ctx, loc.Path, r.pool, r.log); err == nil {
-			r.store, r.id = s, s.conf.id
+			r.store, r.id = s, s.repo.ID()
 		}
 	}
 	if err == nil {
@@ -224,7 +225,7 @@ func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffe
 	}
 	defer stored.Release()
 	var plain *buffer.Buffer
-	if fault := onFault(func() { plain, err = r.decode(id, stored.Data, size, limit) }); fault != nil {
+	if fault := disk.OnFault(func() { plain, err = r.decode(id, stored.Data, size, limit) }); fault != nil {
 		return nil, fmt.Errorf("object %s: %w", id, fault)
 	}
 	return plain, err

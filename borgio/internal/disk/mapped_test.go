@@ -1,4 +1,4 @@
-package borgio
+package disk
 
 import (
 	"errors"
@@ -29,13 +29,13 @@ func TestMappedFileIsCut(t *testing.T) {
 	}
 	defer m.Release()
 	sum := func() { crc32.ChecksumIEEE(m.Data) }
-	if err := onFault(sum); err != nil {
+	if err := OnFault(sum); err != nil {
 		t.Errorf("before: %v", err)
 	}
 	if err := f.Truncate(0); err != nil {
 		t.Fatal(err)
 	}
-	if err := onFault(sum); !errors.Is(err, unix.EIO) {
+	if err := OnFault(sum); !errors.Is(err, unix.EIO) {
 		t.Errorf("after: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package borgio
+package disk
 
 import (
 	"cmp"
@@ -14,6 +14,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // transaction identifies a state of a local repository: the newest index file
@@ -31,14 +33,14 @@ type view struct {
 	mapped  []byte     // the index file, nil when everything was replayed
 	index   *diskIndex // over mapped; nil likewise
 	checked bool       // the index matched its digests, or has none, or is not used
-	overlay map[ID]place
+	overlay map[[32]byte]place
 	// damaged is the last segment whose replay broke off, or noSegment. What
 	// it held may hide newer objects of the same id.
 	damaged int64
 }
 
 // lookup finds an object's PUT.
-func (v *view) lookup(id ID) (place, bool) {
+func (v *view) lookup(id [32]byte) (place, bool) {
 	if p, ok := v.overlay[id]; ok {
 		return p, p.segment != bucketTombstone
 	}
@@ -234,10 +236,10 @@ func (v *view) replay(ctx context.Context, dir string, perDir int, after int64, 
 		return err
 	}
 	log.Info("replaying segments", "after", after, "count", len(segments))
-	v.overlay = map[ID]place{}
+	v.overlay = map[[32]byte]place{}
 	for _, n := range segments {
 		if err := v.replaySegment(ctx, segmentPath(dir, perDir, n), uint32(n)); err != nil {
-			if ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrUnsupported) {
+			if ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fault.ErrUnsupported) {
 				return err
 			}
 			// One bad segment must not cost the others.

@@ -1,16 +1,19 @@
-package borgio
+package disk
 
 import (
 	"bufio"
+	"encoding/hex"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // config is what the file "config" at a repository's root says.
 type config struct {
-	id             ID
+	id             [32]byte
 	segmentsPerDir int
 	key            string // base64 of the key blob; "" when the key is elsewhere
 }
@@ -25,7 +28,7 @@ func readConfig(dir string) (config, error) {
 	}
 	defer f.Close()
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxConfigBytes {
-		return config{}, fmt.Errorf("%w: %s has no proper config file", ErrNotRepository, dir)
+		return config{}, fmt.Errorf("%w: %s has no proper config file", fault.ErrNotRepository, dir)
 	}
 	fields, err := parseINI(bufio.NewScanner(f))
 	if err != nil {
@@ -64,17 +67,19 @@ func parseINI(lines *bufio.Scanner) (map[string]string, error) {
 func newConfig(fields map[string]string) (c config, err error) {
 	version, ok := fields["version"]
 	if !ok {
-		return c, fmt.Errorf("%w: config names no version", ErrNotRepository)
+		return c, fmt.Errorf("%w: config names no version", fault.ErrNotRepository)
 	}
 	if version != "1" {
-		return c, fmt.Errorf("%w: repository version %.20q", ErrUnsupported, version)
+		return c, fmt.Errorf("%w: repository version %.20q", fault.ErrUnsupported, version)
 	}
-	if c.id, err = ParseID(fields["id"]); err != nil {
-		return c, fmt.Errorf("%w: config: %w", ErrNotRepository, err)
+	id, err := hex.DecodeString(fields["id"])
+	if err != nil || len(id) != len(c.id) {
+		return c, fmt.Errorf("%w: config: id %.70q", fault.ErrNotRepository, fields["id"])
 	}
+	c.id = [32]byte(id)
 	c.segmentsPerDir, err = strconv.Atoi(fields["segments_per_dir"])
 	if err != nil || c.segmentsPerDir < 1 {
-		return c, fmt.Errorf("%w: config: segments_per_dir %.20q", ErrNotRepository, fields["segments_per_dir"])
+		return c, fmt.Errorf("%w: config: segments_per_dir %.20q", fault.ErrNotRepository, fields["segments_per_dir"])
 	}
 	c.key = fields["key"]
 	return c, nil

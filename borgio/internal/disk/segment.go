@@ -1,4 +1,4 @@
-package borgio
+package disk
 
 import (
 	"encoding/binary"
@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/s4-storage/s4/borgio/internal/buffer"
+	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
 // A segment file is a magic and entries; see the package comment.
@@ -19,12 +20,13 @@ const (
 	entryHeaderSize = 9        // crc32, size, tag
 	putHeaderSize   = 9 + 32   // and the id
 	maxEntrySize    = 20 << 20 // a whole entry
-	maxObjectSize   = maxEntrySize - putHeaderSize
-
-	tagPut    = 0
-	tagDelete = 1
-	tagCommit = 2
+	tagPut          = 0
+	tagDelete       = 1
+	tagCommit       = 2
 )
+
+// MaxObjectSize bounds what is stored of one object, in bytes.
+const MaxObjectSize = maxEntrySize - putHeaderSize
 
 // commitEntry is the only form of a COMMIT.
 var commitEntry = [entryHeaderSize]byte{0x40, 0xf4, 0x3c, 0x25, 9, 0, 0, 0, tagCommit}
@@ -34,7 +36,7 @@ type entry struct {
 	crc  uint32
 	size uint32 // of the whole entry, header included
 	tag  byte
-	id   ID // PUT and DELETE
+	id   [32]byte // PUT and DELETE
 }
 
 // parseEntry reads an entry's header from the first putHeaderSize bytes of the
@@ -61,7 +63,7 @@ func parseEntry(b []byte) (entry, error) {
 	if len(b) < putHeaderSize {
 		return e, io.ErrUnexpectedEOF
 	}
-	e.id = ID(b[entryHeaderSize:putHeaderSize])
+	e.id = [32]byte(b[entryHeaderSize:putHeaderSize])
 	return e, nil
 }
 
@@ -71,8 +73,8 @@ const firstRead = 64 << 10
 
 // readPut reads and checks the PUT of id at off. The result's data is the
 // object alone. sizeHint is about how long the object is; a large one is mapped
-// where it can be, and must be used within [onFault].
-func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *buffer.Pool) (*buffer.Buffer, error) {
+// where it can be, and must be used within [OnFault].
+func readPut(r io.ReaderAt, off int64, id [32]byte, sizeHint int, pool *buffer.Pool) (*buffer.Buffer, error) {
 	first := putHeaderSize + min(max(sizeHint, 0), firstRead)
 	file, mappable := r.(*os.File)
 	if mappable = mappable && sizeHint > firstRead; mappable {
@@ -107,7 +109,7 @@ func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *buffer.Pool) (
 		b.Data = b.Data[:e.size]
 	}
 	if err == nil {
-		if fault := onFault(func() {
+		if fault := OnFault(func() {
 			if crc32.ChecksumIEEE(b.Data[4:]) != e.crc {
 				err = errors.New("checksum is wrong")
 			}
@@ -118,7 +120,7 @@ func readPut(r io.ReaderAt, off int64, id ID, sizeHint int, pool *buffer.Pool) (
 	}
 	if err != nil {
 		b.Release()
-		return nil, &IntegrityError{Object: id, What: "segment entry", Err: err}
+		return nil, &ObjectError{"segment entry", err}
 	}
 	b.Data = b.Data[putHeaderSize:]
 	return b, nil
@@ -137,7 +139,7 @@ func walkSegment(r io.ReaderAt, size int64, fn func(off int64, e entry) error) e
 	switch string(head[:len(segmentMagic)]) {
 	case segmentMagic:
 	case atticMagic:
-		return fmt.Errorf("%w: made by attic", ErrUnsupported)
+		return fmt.Errorf("%w: made by attic", fault.ErrUnsupported)
 	default:
 		return errors.New("not a segment")
 	}
@@ -178,7 +180,7 @@ func isCommitted(r io.ReaderAt, size int64) (bool, error) {
 		last = e.tag
 		return nil
 	})
-	if errors.Is(err, ErrUnsupported) {
+	if errors.Is(err, fault.ErrUnsupported) {
 		return false, err
 	}
 	return err == nil && last == tagCommit, nil

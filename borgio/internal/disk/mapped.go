@@ -1,4 +1,4 @@
-package borgio
+package disk
 
 import (
 	"fmt"
@@ -31,10 +31,10 @@ func mapRange(f *os.File, off int64, n int) *buffer.Buffer {
 	return buffer.Of(m[lead:], func() { _ = unix.Munmap(m) })
 }
 
-// onFault runs fn, in which a mapped page may turn out to be unreadable: a bad
+// OnFault runs fn, in which a mapped page may turn out to be unreadable: a bad
 // disk, or a file that was cut short by somebody. That gives an error as read(2)
 // would; else the process would die of it.
-func onFault(fn func()) (err error) {
+func OnFault(fn func()) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		switch p := recover().(type) {

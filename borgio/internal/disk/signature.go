@@ -1,4 +1,4 @@
-package borgio
+package disk
 
 import (
 	"path/filepath"

@@ -1,4 +1,4 @@
-package borgio
+package disk
 
 import (
 	"bytes"
@@ -58,7 +58,7 @@ func parseIndex(data []byte) (*diskIndex, error) {
 
 // lookup finds an object. A table without an empty bucket ends the search
 // after one turn.
-func (x *diskIndex) lookup(id ID) (place, bool) {
+func (x *diskIndex) lookup(id [32]byte) (place, bool) {
 	start := binary.LittleEndian.Uint32(id[:4]) % x.buckets
 	for i, n := start, uint32(0); n < x.buckets; n++ {
 		b := x.data[indexHeaderSize+indexBucketSize*int(i):][:indexBucketSize]
