@@ -170,3 +170,41 @@ func TestWanted(t *testing.T) {
 		t.Error("an unknown group is taken")
 	}
 }
+
+func TestSSHD(t *testing.T) {
+	for _, program := range []string{"/usr/sbin/sshd", "/usr/bin/ssh"} {
+		if _, err := os.Stat(program); err != nil {
+			if os.Getenv("CI") == "true" {
+				t.Fatal(err)
+			}
+			t.Skip(err)
+		}
+	}
+	b := testBench(t)
+	if err := os.MkdirAll(filepath.Join(b.dir, "home"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	server, err := b.startSSHD(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.server = server
+	before, err := server.spent()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _, err := b.output(t.Context(), command{name: "ssh", argv: []string{"ssh", "-F", server.config, sshHost, "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done; echo $BORG_BASE_DIR"}})
+	if err != nil || string(out) != filepath.Join(b.dir, "home", "borg")+"\n" {
+		t.Errorf("%q %v", out, err)
+	}
+	after, err := server.spent()
+	if err != nil || after <= before {
+		t.Errorf("the server has spent %v s, then %v s: %v", before, after, err)
+	}
+	if err := b.close(); err != nil {
+		t.Error(err)
+	}
+	if server.cmd.ProcessState == nil {
+		t.Error("sshd still runs")
+	}
+}
