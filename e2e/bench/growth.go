@@ -33,7 +33,7 @@ const (
 )
 
 // drawGrowth writes the pictures into dir.
-func drawGrowth(dir string, g *probe.GrowthAnswer) error {
+func drawGrowth(dir string, g *probe.GrowthAnswer, archives []probe.Took) error {
 	const mega, micro = 1e-6, 1e6
 	for _, picture := range []struct {
 		name, x string
@@ -53,15 +53,18 @@ func drawGrowth(dir string, g *probe.GrowthAnswer) error {
 			}
 			return s
 		}
-		ingest := "index one snapshot"
+		ingest := chart("index one snapshot", "s",
+			series("wall time", func(p probe.Point) float64 { return p.Ingest }),
+			series("processor time", func(p probe.Point) float64 { return p.CPU }))
 		if !picture.log {
-			ingest = "index one more snapshot"
+			ingest.Title = "index one more snapshot"
+			if len(archives) > 0 {
+				ingest.Series = append(ingest.Series, archivesSeries(archives))
+			}
 		}
 		var b bytes.Buffer
 		if err := plot.Draw(&b,
-			chart(ingest, "s",
-				series("wall time", func(p probe.Point) float64 { return p.Ingest }),
-				series("processor time", func(p probe.Point) float64 { return p.CPU })),
+			ingest,
 			chart("index on disk", "MB", series("", func(p probe.Point) float64 { return float64(p.Bytes) * mega })),
 			chart("find a path, warm", "µs", series("", func(p probe.Point) float64 { return p.Find * micro })),
 		); err != nil {
@@ -75,6 +78,15 @@ func drawGrowth(dir string, g *probe.GrowthAnswer) error {
 		}
 	}
 	return nil
+}
+
+// archivesSeries is the processor time of the archives of a real repository.
+func archivesSeries(archives []probe.Took) plot.Series {
+	s := plot.Series{Name: "the same, archives"}
+	for i, took := range archives {
+		s.Points = append(s.Points, plot.Point{X: float64(i + 1), Y: took.CPU})
+	}
+	return s
 }
 
 func exists(path string) bool {

@@ -36,6 +36,9 @@ func (s *session) ingestHistory(kind string, snapshots, entries int, key string)
 	if err != nil {
 		return err
 	}
+	if kind == "history" {
+		s.report.Archives = append([]probe.Took{a.First}, a.Next...)
+	}
 	var wall, cpu []float64
 	all := a.First
 	for _, n := range a.Next {

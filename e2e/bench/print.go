@@ -47,7 +47,7 @@ func (r *report) write(out, docs string, w io.Writer) error {
 	}
 	var errs []error
 	for _, dir := range pictures {
-		errs = append(errs, drawGrowth(dir, r.Growth))
+		errs = append(errs, drawGrowth(dir, r.Growth, r.Archives))
 	}
 	return errors.Join(errs...)
 }
@@ -158,7 +158,7 @@ func (r *report) growth(w io.Writer) {
 	if r.Growth == nil {
 		return
 	}
-	fmt.Fprint(w, "\n### Growth\n\nItems are made up and go straight into the index; no repository is read.\nMedians of three, the largest once.\n\n")
+	fmt.Fprint(w, "\n### Growth\n\nItems are made up and go straight into the index; no repository is read.\nMedians of three, the largest once. In the picture, archives are those of the history, newest first.\n\n")
 	rows := [][]string{{"files", "indexed in", "CPU", "on disk", "find a path"}}
 	for _, p := range r.Growth.Files {
 		rows = append(rows, []string{

@@ -39,6 +39,7 @@ type report struct {
 	Skipped    map[string]string   `json:"skipped,omitempty"` // so
 	Once       []string            `json:"once,omitempty"`    // groups with tools of which there is one sample
 	Growth     *probe.GrowthAnswer `json:"growth,omitempty"`
+	Archives   []probe.Took        `json:"archives,omitempty"` // into the index, one after the other, in the last run
 	Notes      []string            `json:"notes"`
 
 	tools   []string

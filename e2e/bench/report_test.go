@@ -19,6 +19,7 @@ func sampleReport() *report {
 			Snapshots: []probe.Point{{X: 1, Ingest: 0.01, CPU: 0.01, Bytes: 1 << 17, Find: 1e-5}},
 		},
 	}
+	r.Archives = []probe.Took{{Wall: 0.02, CPU: 0.01}}
 	for _, v := range []float64{0.05, 0.01, 0.02} {
 		r.add("file", nameS4, v)
 	}
@@ -101,6 +102,18 @@ func TestWrite(t *testing.T) {
 		if info, err := os.Stat(name); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// The pictures show the archives of the repository beside made-up items.
+func TestGrowthPicture(t *testing.T) {
+	dir := t.TempDir()
+	if err := sampleReport().write(dir, "", &bytes.Buffer{}); err != nil {
+		t.Fatal(err)
+	}
+	picture, err := os.ReadFile(filepath.Join(dir, snapshotsPicture))
+	if err != nil || !strings.Contains(string(picture), "the same, archives") {
+		t.Errorf("%v\n%s", err, picture)
 	}
 }
 
