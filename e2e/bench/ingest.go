@@ -15,10 +15,10 @@ func (s *session) ingest() error {
 	if s.tool.name == nameBorg {
 		return s.listItems("history", when(newest), s.view.newestCount, "ingestFirst")
 	}
-	if err := s.ingestHistory("history", s.Snapshots, s.view.newestCount, "ingest"); err != nil {
+	if err := s.ingestHistory("history", s.Snapshots, s.Files, "ingest"); err != nil {
 		return err
 	}
-	if err := s.ingestHistory("clustered", clusteredSnapshots, s.view.clusteredCount, "clustered"); err != nil {
+	if err := s.ingestHistory("clustered", clusteredSnapshots, s.Files, "clustered"); err != nil {
 		return err
 	}
 	return s.fillAll("history", "fill")
@@ -27,7 +27,7 @@ func (s *session) ingest() error {
 // db is where the index of that kind of repository is made.
 func (b *bench) db(kind string) string { return filepath.Join(b.dir, "home", kind+".db") }
 
-func (s *session) ingestHistory(kind string, snapshots, entries int, key string) error {
+func (s *session) ingestHistory(kind string, snapshots, files int, key string) error {
 	var a probe.IngestAnswer
 	took, err := s.probe("ingest", probe.Ingest{Repository: s.repository(s.tool, kind), Index: s.db(kind)}, &a)
 	if err == nil && len(a.Next) != snapshots-1 {
@@ -51,7 +51,7 @@ func (s *session) ingestHistory(kind string, snapshots, entries int, key string)
 		"Next": probe.Median(wall), "NextCPU": probe.Median(cpu),
 		"All": all.Wall, "AllCPU": all.CPU, "AllPeak": took.Peak,
 		"Size": float64(a.FirstBytes) / (1 << 20), "SizeAll": float64(a.Bytes) / (1 << 20),
-		"PerFile": float64(a.FirstBytes) / float64(entries),
+		"PerFile": float64(a.FirstBytes) / float64(files),
 	} {
 		s.samples[key+k] = v
 	}
@@ -129,7 +129,7 @@ func (s *session) million() error {
 		}
 		return s.millionFile(last)
 	}
-	if err := s.ingestHistory(kind, millionSnapshots, entries, "million"); err != nil {
+	if err := s.ingestHistory(kind, millionSnapshots, s.Million, "million"); err != nil {
 		return err
 	}
 	if err := s.fillAll(kind, "millionFill"); err != nil {

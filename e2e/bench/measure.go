@@ -115,7 +115,6 @@ type view struct {
 	one                    file   // of about 4 KB, in the old snapshot
 	story                  story  // of the history
 	newestCount            int
-	clusteredCount         int
 }
 
 func newView(p params) (*view, error) {
@@ -145,7 +144,7 @@ func newView(p params) (*view, error) {
 	v.one = one[0]
 	newest := newTree(p)
 	v.story = tell(newest, p.Snapshots, newest.advance)
-	v.newestCount, v.clusteredCount = newest.entries(), newClustered(p).entries()
+	v.newestCount = newest.entries()
 	return v, nil
 }
 

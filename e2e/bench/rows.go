@@ -92,12 +92,13 @@ func tables() []table {
 				{"clusteredNextCPU", "  CPU", seconds},
 				{"ingestAll", "all archives, one by one", seconds},
 				{"ingestAllCPU", "  CPU", seconds},
+				{"ingestAllPeak", "  peak memory", mebi},
 			},
 			using(measure{"fill", "all archives at one go", seconds}),
 			[]measure{
 				{"ingestSize", "index on disk, one archive", mebi},
 				{"ingestSizeAll", "  all archives", mebi},
-				{"ingestPerFile", "  for each entry of one archive", octets},
+				{"ingestPerFile", "  for each file of one archive", octets},
 			},
 		)},
 		{"Questions", []string{
@@ -128,7 +129,7 @@ func tables() []table {
 			[]measure{
 				{"millionSize", "index on disk, one archive", mebi},
 				{"millionSizeAll", "  all archives", mebi},
-				{"millionPerFile", "  for each entry of one archive", octets},
+				{"millionPerFile", "  for each file of one archive", octets},
 			},
 			using(measure{"millionItems", "all items parsed", seconds}),
 			using(measure{"millionFile", "one file", seconds}),

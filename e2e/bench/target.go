@@ -85,7 +85,7 @@ func goals() []goal {
 		share("all archives, to the first", "ingestAll", "ingestFirst", 3),
 		share("all archives at one go, to the first", "fill", "ingestFirst", 3),
 		share("index on disk: all archives, to one", "ingestSizeAll", "ingestSize", 1.5),
-		within("index on disk for each entry", "ingestPerFile", 150, octets),
+		within("index on disk for each file", "ingestPerFile", 150, octets),
 		within("TIME:PATH → metadata", "resolve", 0.001, seconds),
 		within("list of 1,000 entries", "wide", 0.001, seconds),
 		within("all versions of a file, within a process", "versionsIn", 0.005, seconds),
