@@ -101,11 +101,8 @@ func (b *bench) timed(ctx context.Context, c command, read func(io.Reader) error
 	if errRead != nil {
 		cancel()
 	}
-	if err := cmd.Wait(); err != nil && errRead == nil {
+	if err := errors.Join(errRead, cmd.Wait()); err != nil {
 		return s, fmt.Errorf("%s: %w: %s", c.name, err, tail(stderr.String()))
-	}
-	if errRead != nil {
-		return s, fmt.Errorf("%s: %w", c.name, errRead)
 	}
 	if err := json.NewDecoder(report).Decode(&s); err != nil {
 		return s, fmt.Errorf("%s: no report of what it took: %w", c.name, err)
