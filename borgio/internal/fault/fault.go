@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"unicode"
 )
 
 // The kinds of errors; borgio documents them under the same names.
@@ -27,11 +28,21 @@ var (
 	ErrClosed        = fmt.Errorf("borg repository: %w", fs.ErrClosed)
 )
 
-// OneLine makes what a program said fit into an error message.
+// maxLine is the length in bytes up to which others' words are repeated.
+const maxLine = 300
+
+// OneLine makes what a program said fit into an error message, and harmless to
+// a terminal.
 func OneLine(s string) string {
 	s = strings.Join(strings.Fields(strings.ToValidUTF8(s, "?")), " ")
-	if len(s) > 300 {
-		s = s[:300] + "…"
+	s = strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+	if len(s) > maxLine {
+		s = strings.ToValidUTF8(s[:maxLine], "") + "…"
 	}
 	return s
 }

@@ -169,9 +169,9 @@ type RemoteError struct {
 
 func (e *RemoteError) Error() string {
 	if e.text != "" {
-		return fmt.Sprintf("borg serve: %s: %s", e.class, fault.OneLine(e.text))
+		return fmt.Sprintf("borg serve: %s: %s", fault.OneLine(e.class), fault.OneLine(e.text))
 	}
-	return fmt.Sprintf("borg serve: %s %.200q", e.class, e.args)
+	return fmt.Sprintf("borg serve: %s %.200q", fault.OneLine(e.class), e.args)
 }
 
 // Unwrap gives the sentinel of the exception's class, nil for most.
