@@ -17,15 +17,19 @@ type Archive struct {
 	Username string
 	Time     time.Time // begin, UTC
 	TimeEnd  time.Time // UTC; zero when unrecorded
-	Cmdline  []string
-	NFiles   int64 // regular files; 0 when unrecorded
-	Size     int64 // sum of their sizes in bytes; 0 when unrecorded
+	Cmdline  []string  // the first 131,072 words
+	NFiles   int64     // regular files; 0 when unrecorded
+	Size     int64     // sum of their sizes in bytes; 0 when unrecorded
 	// Items are the objects whose plaintexts, joined, are the item stream. An
 	// id that another archive has too stands for the same bytes.
 	Items []ID
 }
 
-// parseArchive decodes a packed archive.
+// maxCmdline is how many words of a command line are kept.
+const maxCmdline = 1 << 17
+
+// parseArchive decodes a packed archive. For n bytes it allocates at most
+// 4 n + 4 MiB.
 func parseArchive(id ID, packed []byte) (*Archive, tam, error) {
 	a := &Archive{ID: id}
 	var auth tam
@@ -91,13 +95,15 @@ func readStrings(r *msgpack.Reader) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]string, 0, min(n, 1024))
+	out := make([]string, 0, min(n, maxCmdline))
 	for range n {
-		s, err := r.String()
+		s, err := r.Bytes()
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, s)
+		if len(out) < maxCmdline {
+			out = append(out, string(s))
+		}
 	}
 	return out, nil
 }

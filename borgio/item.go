@@ -55,7 +55,17 @@ type Xattr struct {
 	Value []byte
 }
 
-// itemParser decodes items one after the other into the same Item.
+// maxXattrs is how many extended attributes an item may have: more than a
+// kernel gives room for the names of. Without it, an item full of empty ones
+// would take twenty times its length.
+const maxXattrs = 1 << 16
+
+// minPackedChunk is the least number of bytes that one of an item's chunks
+// takes: the header of a list, an id with its header, and a size.
+const minPackedChunk = 1 + 2 + 32 + 1
+
+// itemParser decodes items one after the other into the same Item. For an item
+// of n bytes it allocates at most 4 n + 16 MiB, most of it for xattrs.
 type itemParser struct {
 	item        Item
 	part        bool // a piece of a file that the archive also has whole
@@ -170,6 +180,7 @@ func (p *itemParser) chunks(r *msgpack.Reader) error {
 	if err != nil {
 		return err
 	}
+	p.item.Chunks = slices.Grow(p.item.Chunks, min(n, r.Len()/minPackedChunk))
 	for range n {
 		fields, err := r.Array()
 		if err != nil {
@@ -205,6 +216,9 @@ func (p *itemParser) xattrs(r *msgpack.Reader) error {
 		return nil
 	}
 	return r.Fields(func(name []byte) error {
+		if len(p.item.Xattrs) == maxXattrs {
+			return fmt.Errorf("more than %d", maxXattrs)
+		}
 		x := Xattr{Name: string(name)}
 		if !r.Nil() { // nil stands for an empty value
 			v, err := r.Bytes()

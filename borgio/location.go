@@ -102,9 +102,15 @@ func (l *Location) setAuthority(s string) error {
 	return l.checkHost()
 }
 
-// checkHost keeps a host from being taken for an option of ssh.
+// checkHost keeps a host from being taken for an option of ssh, or for a user
+// and a host.
 func (l *Location) checkHost() error {
-	if l.Host == "" || strings.HasPrefix(l.Host, "-") || strings.HasPrefix(l.User, "-") || strings.ContainsAny(l.Host+l.User, " \t") {
+	for _, s := range []string{l.Host, l.User} {
+		if strings.HasPrefix(s, "-") || strings.ContainsAny(s, " \t@/[]") {
+			return fmt.Errorf("host %q", s)
+		}
+	}
+	if l.Host == "" || strings.Contains(l.User, ":") {
 		return fmt.Errorf("host %q", l.Host)
 	}
 	return nil

@@ -69,7 +69,8 @@ func readTAM(r *msgpack.Reader) (t tam, err error) {
 	return t, err
 }
 
-// parseManifest decodes a packed manifest.
+// parseManifest decodes a packed manifest. For n bytes it allocates at most
+// 16 n + 1 MiB, since each archive takes the room of an id.
 func parseManifest(packed []byte) (*Manifest, tam, error) {
 	m := &Manifest{}
 	var auth tam
@@ -113,9 +114,11 @@ func parseManifest(packed []byte) (*Manifest, tam, error) {
 func (m *Manifest) readArchives(r *msgpack.Reader) error {
 	return r.Fields(func(name []byte) error {
 		a := ArchiveRef{Name: string(name)}
+		known := false
 		err := r.Fields(func(field []byte) (err error) {
 			switch string(field) {
 			case "id":
+				known = true
 				err = r.Bytes32((*[32]byte)(&a.ID))
 			case "time":
 				a.Time, err = readTime(r)
@@ -124,6 +127,9 @@ func (m *Manifest) readArchives(r *msgpack.Reader) error {
 			}
 			return err
 		})
+		if err == nil && !known {
+			err = errors.New("an archive without id")
+		}
 		m.Archives = append(m.Archives, a)
 		return err
 	})
