@@ -97,7 +97,6 @@ type scanned struct {
 	sections map[ID]Section  // all, by their first object
 	members  map[ID][]string // the items of those that were fetched
 	known    []ID            // first objects of those that were not
-	raw      map[string][32]byte
 }
 
 func scanAll(t *testing.T, s *Scanner, rawFirst bool) scanned {

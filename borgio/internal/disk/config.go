@@ -3,8 +3,9 @@ package disk
 import (
 	"bufio"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"os"
+	"io"
 	"strconv"
 	"strings"
 
@@ -18,19 +19,23 @@ type config struct {
 	key            string // base64 of the key blob; "" when the key is elsewhere
 }
 
-const maxConfigBytes = 1 << 20
+// maxConfigBytes bounds the file; Borg's have under 2 KB.
+const maxConfigBytes = 64 << 10
+
+// maxSegmentsPerDir keeps the arithmetic with segment numbers in range.
+const maxSegmentsPerDir = 1 << 30
 
 // readConfig reads and checks the configuration of the repository in dir.
 func readConfig(dir string) (config, error) {
-	f, err := os.Open(dir + "/config")
+	f, size, err := openRegular(dir + "/config")
+	if errors.Is(err, errNotRegular) || err == nil && size > maxConfigBytes {
+		err = fmt.Errorf("%w: %s has no proper config file", fault.ErrNotRepository, dir)
+	}
 	if err != nil {
 		return config{}, err
 	}
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() || st.Size() > maxConfigBytes {
-		return config{}, fmt.Errorf("%w: %s has no proper config file", fault.ErrNotRepository, dir)
-	}
-	fields, err := parseINI(bufio.NewScanner(f))
+	fields, err := parseINI(bufio.NewScanner(io.LimitReader(f, maxConfigBytes)))
 	if err != nil {
 		return config{}, err
 	}
@@ -38,28 +43,35 @@ func readConfig(dir string) (config, error) {
 }
 
 // parseINI reads the section [repository] of Python's ConfigParser format:
-// key = value, continued on lines that begin with white space.
+// key = value, continued on lines that begin with white space. It allocates at
+// most 64 bytes for each that it reads.
 func parseINI(lines *bufio.Scanner) (map[string]string, error) {
-	fields := map[string]string{}
+	values := map[string]*strings.Builder{}
 	lines.Buffer(nil, maxConfigBytes)
-	section, last := "", ""
+	section := ""
+	var last *strings.Builder
 	for lines.Scan() {
 		line := lines.Text()
 		trimmed := strings.TrimSpace(line)
 		switch {
 		case trimmed == "" || trimmed[0] == '#' || trimmed[0] == ';':
-		case trimmed != line && (line[0] == ' ' || line[0] == '\t') && last != "":
-			fields[last] += "\n" + trimmed
+		case trimmed != line && (line[0] == ' ' || line[0] == '\t') && last != nil:
+			last.WriteString("\n" + trimmed)
 		case trimmed[0] == '[':
-			section, last = strings.Trim(trimmed, "[]"), ""
+			section, last = strings.Trim(trimmed, "[]"), nil
 		case section == "repository":
 			i := strings.IndexAny(trimmed, "=:")
 			if i < 0 {
 				continue
 			}
-			last = strings.ToLower(strings.TrimSpace(trimmed[:i]))
-			fields[last] = strings.TrimSpace(trimmed[i+1:])
+			last = &strings.Builder{}
+			last.WriteString(strings.TrimSpace(trimmed[i+1:]))
+			values[strings.ToLower(strings.TrimSpace(trimmed[:i]))] = last
 		}
+	}
+	fields := make(map[string]string, len(values))
+	for key, value := range values {
+		fields[key] = value.String()
 	}
 	return fields, lines.Err()
 }
@@ -78,7 +90,7 @@ func newConfig(fields map[string]string) (c config, err error) {
 	}
 	c.id = [32]byte(id)
 	c.segmentsPerDir, err = strconv.Atoi(fields["segments_per_dir"])
-	if err != nil || c.segmentsPerDir < 1 {
+	if err != nil || c.segmentsPerDir < 1 || c.segmentsPerDir > maxSegmentsPerDir {
 		return c, fmt.Errorf("%w: config: segments_per_dir %.20q", fault.ErrNotRepository, fields["segments_per_dir"])
 	}
 	c.key = fields["key"]

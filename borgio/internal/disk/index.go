@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 
 	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
@@ -81,27 +81,41 @@ func (x *diskIndex) lookup(id [32]byte) (place, bool) {
 
 // mapFile maps a whole file for reading. An empty file is an error.
 func mapFile(path string) ([]byte, error) {
-	f, err := os.Open(path)
+	f, size, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return nil, err
+	if size == 0 || size != int64(int(size)) {
+		return nil, fmt.Errorf("map %s: %d bytes", path, size)
 	}
-	if st.Size() == 0 || st.Size() != int64(int(st.Size())) {
-		return nil, fmt.Errorf("map %s: %d bytes", path, st.Size())
-	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ, unix.MAP_SHARED)
+	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", path, err)
 	}
 	return data, nil
 }
 
+// maxIntegrityBytes bounds the file integrity.N; Borg's have under 1 KB.
+const maxIntegrityBytes = 64 << 10
+
+// readIntegrity reads the digests that the file integrity.N holds.
+func readIntegrity(path string) (digests map[string]string, err error) {
+	f, _, err := openRegular(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxIntegrityBytes))
+	if err != nil {
+		return nil, err
+	}
+	return parseIntegrity(data)
+}
+
 // parseIntegrity reads the digests of an index file from the content of the
-// file integrity.N. Unknown algorithms give none.
+// file integrity.N. Unknown algorithms give none. It allocates at most 64 bytes
+// for each of data.
 func parseIntegrity(data []byte) (digests map[string]string, err error) {
 	r := msgpack.NewReader(data)
 	err = r.Fields(func(key []byte) error {

@@ -256,7 +256,7 @@ func (s *Repository) segment(n uint32) (*os.File, error) {
 	if f != nil {
 		return f, nil
 	}
-	f, err := os.Open(segmentPath(s.dir, s.conf.segmentsPerDir, int64(n)))
+	f, _, err := openRegular(segmentPath(s.dir, s.conf.segmentsPerDir, int64(n)))
 	if err != nil {
 		return nil, err
 	}

@@ -155,16 +155,15 @@ func currentTransaction(ctx context.Context, dir string, perDir int) (tx transac
 }
 
 func segmentCommitted(path string) (bool, error) {
-	f, err := os.Open(path)
+	f, size, err := openRegular(path)
+	if errors.Is(err, errNotRegular) {
+		return false, nil
+	}
 	if err != nil {
 		return false, err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil {
-		return false, err
-	}
-	return isCommitted(f, st.Size())
+	return isCommitted(f, size)
 }
 
 // fullCheckLimit is the size in bytes up to which an index file's digest is
@@ -205,9 +204,9 @@ func (v *view) openIndex(dir string, check bool) error {
 	x, err := parseIndex(data)
 	if err == nil {
 		var digests map[string]string
-		raw, rerr := os.ReadFile(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)))
-		if rerr == nil { // borg 1.0 wrote none
-			digests, err = parseIntegrity(raw)
+		digests, err = readIntegrity(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)))
+		if errors.Is(err, fs.ErrNotExist) { // borg 1.0 wrote none
+			err = nil
 		}
 		if !check && len(data) > fullCheckLimit {
 			delete(digests, "final")
@@ -251,16 +250,15 @@ func (v *view) replay(ctx context.Context, dir string, perDir int, after int64, 
 }
 
 func (v *view) replaySegment(ctx context.Context, path string, n uint32) error {
-	f, err := os.Open(path)
+	f, size, err := openRegular(path)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	st, err := f.Stat()
-	if err != nil || st.Size() == 0 { // an emptied segment is a deleted one
-		return err
+	if size == 0 { // an emptied segment is a deleted one
+		return nil
 	}
-	return walkSegment(f, st.Size(), func(off int64, e entry) error {
+	return walkSegment(f, size, func(off int64, e entry) error {
 		switch e.tag {
 		case tagPut:
 			v.overlay[e.id] = place{n, uint32(off)}
