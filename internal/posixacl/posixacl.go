@@ -52,7 +52,8 @@ type entry struct {
 	id        uint32
 }
 
-// ToXattr gives the kernel's form of a list; nil for an empty one.
+// ToXattr gives the kernel's form of a list; nil for an empty one. Whatever the
+// text, it allocates at most 1 MiB.
 func ToXattr(text string) ([]byte, error) {
 	var entries []entry
 	for line := range strings.FieldsFuncSeq(text, func(r rune) bool { return r == '\n' || r == ',' }) {
@@ -62,7 +63,7 @@ func ToXattr(text string) ([]byte, error) {
 		}
 		e, err := parseEntry(line)
 		if err != nil {
-			return nil, fmt.Errorf("%q: %w", line, err)
+			return nil, fmt.Errorf("%.100q: %w", line, err)
 		}
 		if entries = append(entries, e); len(entries) > maxCount {
 			return nil, fmt.Errorf("too many entries: %w", ErrSyntax)
@@ -82,7 +83,7 @@ func ToXattr(text string) ([]byte, error) {
 }
 
 func parseEntry(line string) (e entry, err error) {
-	f := strings.Split(line, ":")
+	f := strings.SplitN(line, ":", 5)
 	if len(f) < 3 || len(f) > 4 {
 		return e, ErrSyntax
 	}
@@ -108,9 +109,9 @@ func parseEntry(line string) (e entry, err error) {
 		if len(f) == 4 && f[3] != "" {
 			number = f[3]
 		}
-		id, err := strconv.ParseUint(number, 10, 32)
+		id, err := strconv.ParseUint(number[:min(len(number), 20)], 10, 32)
 		if err != nil {
-			return e, fmt.Errorf("no number for %q: %w", f[1], ErrSyntax)
+			return e, fmt.Errorf("no number for %.100q: %w", f[1], ErrSyntax)
 		}
 		e.id = uint32(id)
 	}

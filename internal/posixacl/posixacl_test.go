@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -84,4 +86,50 @@ func FuzzRoundTrip(f *testing.F) {
 			t.Fatalf("%q gives %x, %q gives %x (%v)", text, b, back, again, err)
 		}
 	})
+}
+
+// FuzzToText: what the kernel keeps comes back by way of text, in the kernel's
+// order.
+func FuzzToText(f *testing.F) {
+	for _, text := range []string{"u::rwx,u:7:r,g::x,g:9:-,m::rw,o::-", "u::-"} {
+		b, err := ToXattr(text)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		text, err := ToText(in)
+		if err != nil || len(in) > 8*maxCount {
+			return
+		}
+		b, err := ToXattr(text)
+		if err != nil || len(b) != len(in) && len(in) > 4 {
+			t.Fatalf("%x is %q, which is %x (%v)", in, text, b, err)
+		}
+		again, err := ToText(b)
+		if err != nil || len(again) != len(text) {
+			t.Fatalf("%q comes back as %q (%v)", text, again, err)
+		}
+	})
+}
+
+// TestBounds: a text of any length takes little.
+func TestBounds(t *testing.T) {
+	const n = 4 << 20
+	for name, text := range map[string]string{
+		"fields":   strings.Repeat(":", n),
+		"names":    "u:" + strings.Repeat("x", n) + ":r",
+		"entries":  strings.Repeat("u:1:r,", n/6),
+		"comments": strings.Repeat("#,", n/2),
+		"rights":   "u::" + strings.Repeat("r", n),
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, err := ToXattr(text)
+		runtime.ReadMemStats(&after)
+		if grown := after.TotalAlloc - before.TotalAlloc; grown > 1<<20 {
+			t.Errorf("%s: %d bytes, %.50v", name, grown, err)
+		}
+	}
 }
