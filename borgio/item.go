@@ -38,7 +38,7 @@ type Item struct {
 	// Chunks is empty and Size may be 0.
 	Source string
 	// HardlinkMaster tells that later items may be hard links of this one.
-	// Archives of Borg 1.0 do not record it.
+	// Archives of Borg 1.0 do not record it, those of 1.1 for files only.
 	HardlinkMaster bool
 
 	Chunks     []Chunk // a regular file's content, in order
