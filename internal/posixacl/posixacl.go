@@ -33,6 +33,8 @@ const (
 	version  = 2
 	noID     = 1<<32 - 1
 	maxCount = 8000 // more do not fit an extended attribute
+
+	maxDigits = 20
 )
 
 const (
@@ -109,7 +111,10 @@ func parseEntry(line string) (e entry, err error) {
 		if len(f) == 4 && f[3] != "" {
 			number = f[3]
 		}
-		id, err := strconv.ParseUint(number[:min(len(number), 20)], 10, 32)
+		if len(number) > maxDigits { // whose error would repeat it
+			return e, ErrSyntax
+		}
+		id, err := strconv.ParseUint(number, 10, 32)
 		if err != nil {
 			return e, fmt.Errorf("no number for %.100q: %w", f[1], ErrSyntax)
 		}
