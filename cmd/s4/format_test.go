@@ -4,10 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
@@ -30,7 +32,7 @@ func TestProgressLine(t *testing.T) {
 		want string
 	}{
 		{volume.Progress{Verb: "pushing", Files: 1204, Bytes: 50e6, TotalBytes: 100e6, Path: "a\nb"},
-			`pushing [##########----------]  50%  1,204 files  50 MB  25 MB/s  "a\nb"`},
+			`pushing [##########----------]  50%  1,204 files  50 MB  25 MB/s  'a'$'\n''b'`},
 		{volume.Progress{Verb: "indexing 1/3", Files: 5}, "indexing 1/3  5 files"},
 		{volume.Progress{Verb: "pushing", Files: 3, TotalFiles: 2}, "pushing [####################] 100%  3 files"},
 	} {
@@ -40,14 +42,21 @@ func TestProgressLine(t *testing.T) {
 	}
 }
 
-func TestQuoteName(t *testing.T) {
-	for name, want := range map[string]string{
-		"plain name.txt": "plain name.txt", "été": "été", "new\nline": `"new\nline"`,
-		"\xff": `"\xff"`, "\x1b[31m": `"\x1b[31m"`, "\u202egpj": "\"\\u202egpj\"",
-	} {
-		if got := quoteName(name); got != want {
-			t.Errorf("%q: %s, want %s", name, got, want)
-		}
+// What a file is called commands no terminal, wherever its name is said.
+func TestMessagesDoNothingToATerminal(t *testing.T) {
+	var out strings.Builder
+	odd := "a\x1b[2Jb\xff"
+	printError(&out, hint.With(fmt.Errorf("no such file: %s", odd), "try "+odd))
+	a := &app{Globals: &Globals{}, stderr: &out}
+	a.warn("unreadable: %s", odd)
+	a.say("restored %s", odd)
+	want := `s4: no such file: a\033[2Jb\377
+hint: try a\033[2Jb\377
+s4: warning: unreadable: a\033[2Jb\377
+restored a\033[2Jb\377
+`
+	if out.String() != want {
+		t.Errorf("got  %q\nwant %q", out.String(), want)
 	}
 }
 

@@ -49,5 +49,5 @@ func (c *InitCmd) Run(a *app) error {
 	if existed {
 		word = "Reinitialized existing"
 	}
-	return a.print("%s s4 volume in %s/\n", word, filepath.Join(v.Shown, volume.Dir))
+	return a.print("%s s4 volume in %s/\n", word, shownName(a.stdout, filepath.Join(v.Shown, volume.Dir)))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/index"
+	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
@@ -79,7 +80,7 @@ func printTimeline(a *app, line []snapshot.Info) error {
 		if s.Files > 0 {
 			files, bytes = count(s.Files, "file"), size(s.Size)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Dir, s.Time.Local().Format("Mon 2006-01-02 15:04:05"), files, bytes, quoteName(what))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", s.Dir, s.Time.Local().Format("Mon 2006-01-02 15:04:05"), files, bytes, quote.Text(what))
 	}
 	return w.Flush()
 }

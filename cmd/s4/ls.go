@@ -19,7 +19,7 @@ type LsCmd struct {
 	When      string `arg:"" name:"time[:path]" help:"Moment and, below the volume's root, a path."`
 	Long      bool   `short:"l" help:"Show mode, owner, size and time."`
 	Recursive bool   `short:"R" help:"List what is below directories too."`
-	Zero      bool   `short:"z" help:"End names with NUL bytes and never quote them."`
+	nameFlags
 }
 
 // Help is the paragraph under --help.
@@ -104,17 +104,12 @@ func (c *LsCmd) printEntry(a *app, top string, n snapshot.Node) error {
 	if top != "" && name != top {
 		name = strings.TrimPrefix(name, top+"/")
 	}
-	end := "\n"
-	if c.Zero {
-		end = "\x00"
-	} else {
-		name = shownName(a.stdout, name)
-	}
+	name, end := c.show(a.stdout, name), c.end()
 	if !c.Long {
 		return a.print("%s%s", name, end)
 	}
 	if n.Target != "" {
-		name += " -> " + shownName(a.stdout, n.Target)
+		name += " -> " + c.show(a.stdout, n.Target)
 	}
 	bytes := fmt.Sprint(n.Size)
 	if f := n.Mode & unix.S_IFMT; f == unix.S_IFCHR || f == unix.S_IFBLK {

@@ -18,6 +18,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
@@ -147,9 +148,9 @@ func newLogger(w io.Writer, verbose int) *slog.Logger {
 }
 
 func printError(w io.Writer, err error) {
-	fmt.Fprintf(w, "s4: %s\n", errorText(err))
+	fmt.Fprintf(w, "s4: %s\n", quote.Text(errorText(err)))
 	if h := hint.Of(err); h != "" {
-		fmt.Fprintf(w, "hint: %s\n", h)
+		fmt.Fprintf(w, "hint: %s\n", quote.Text(h))
 	}
 }
 

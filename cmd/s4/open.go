@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
@@ -153,7 +154,7 @@ func find(ctx context.Context, past *volume.Past, s snapshot.Info, path string) 
 	e, err := past.Find(ctx, s.Num, path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return e, hint.With(fmt.Errorf("%q was not there at %s: %w", path, s.Dir, fs.ErrNotExist),
-			"see when it was with: s4 log "+quoteName(path))
+			"see when it was with: s4 log "+quote.Shell(path))
 	}
 	return e, err
 }
@@ -170,7 +171,7 @@ func (a *app) withVolume(do func(*volume.Volume) error) error {
 
 // warn tells what went wrong without ending the command.
 func (a *app) warn(format string, args ...any) {
-	fmt.Fprintf(a.stderr, "s4: warning: "+format+"\n", args...)
+	fmt.Fprintln(a.stderr, "s4: warning: "+quote.Text(fmt.Sprintf(format, args...)))
 }
 
 // print writes a result.

@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -59,7 +60,7 @@ func entryToJSON(path string, e snapshot.Entry) entryJSON {
 		UID: e.UID, GID: e.GID, User: e.User, Group: e.Group, Size: e.Size,
 		Mtime: time.Unix(0, e.Mtime).UTC(), Target: e.Target, Links: e.Nlink, Damaged: e.Damaged,
 	}
-	if quoteName(path) != path {
+	if !utf8.ValidString(path) {
 		j.Bytes = []byte(path)
 	}
 	return j

@@ -7,6 +7,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 
+	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -50,7 +51,7 @@ func (c *StatusCmd) Run(ctx context.Context, a *app) error {
 
 func (a *app) printStatus(s *volume.Status) error {
 	w := &errWriter{w: a.stdout}
-	where := s.Root
+	where := shownName(a.stdout, s.Root)
 	if s.Mounted {
 		where += " (mounted)"
 	}
@@ -84,7 +85,7 @@ func (a *app) printStatus(s *volume.Status) error {
 		w.printf("  %-9s %s\n", c.Kind, shownName(a.stdout, c.Path))
 	}
 	for _, u := range s.Unread {
-		w.printf("  unreadable: %s\n", u)
+		w.printf("  unreadable: %s\n", quote.Text(u))
 	}
 	return w.err
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
 
+	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -34,7 +35,7 @@ func (a *app) printJSON(v any) error {
 // say prints a line for the person unless --quiet; results go to stdout instead.
 func (a *app) say(format string, args ...any) {
 	if !a.Quiet {
-		fmt.Fprintf(a.stderr, format+"\n", args...)
+		fmt.Fprintln(a.stderr, quote.Text(fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -132,7 +133,7 @@ func progressLine(p volume.Progress, elapsed time.Duration) string {
 		}
 	}
 	if p.Path != "" {
-		fmt.Fprintf(&b, "  %s", quoteName(p.Path))
+		fmt.Fprintf(&b, "  %s", quote.Shell(p.Path))
 	}
 	return b.String()
 }
