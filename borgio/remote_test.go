@@ -116,7 +116,7 @@ func TestRestrictedServer(t *testing.T) {
 func TestConnectionDies(t *testing.T) {
 	needBorg(t)
 	tree, repo := t.TempDir(), filepath.Join(t.TempDir(), "repo")
-	fillTree(t, tree)
+	fillTree(t, tree, 9<<20)
 	runBorg(t, tree, "init", "-e", "authenticated", repo)
 	runBorg(t, tree, "create", "-C", "none", repo+"::all", ".")
 	program, calls := rsh(t)

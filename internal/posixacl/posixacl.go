@@ -120,7 +120,9 @@ func parseEntry(line string) (e entry, err error) {
 		}
 		e.id = uint32(id)
 	}
-	for _, r := range f[2] {
+	// Where the mask limits an entry, borg leaves the tab in that stood before
+	// the comment that said so.
+	for _, r := range strings.TrimSpace(f[2]) {
 		switch r {
 		case 'r':
 			e.perm |= 4

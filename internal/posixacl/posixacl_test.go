@@ -29,7 +29,7 @@ func TestAgainstSetfacl(t *testing.T) {
 		t.Skipf("no ACLs here: %s", out)
 	}
 	for name, text := range map[string]string{
-		AccessXattr:  "user::rwx\nuser:nobody-here:rwx:1234\nuser:7:r--\ngroup::r-x\ngroup:g:-w-:99\nmask::rwx\nother::---\n",
+		AccessXattr:  "user::rwx\nuser:nobody-here:rwx\t:1234\nuser:7:r--\ngroup::r-x\ngroup:g:-w-:99\nmask::rwx\nother::---\n",
 		DefaultXattr: "user::rwx,user:x:r-x:1234,group::r-x,mask::r-x,other::---",
 	} {
 		kernel := make([]byte, 1000)
