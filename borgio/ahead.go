@@ -19,7 +19,9 @@ type fetcher struct {
 // readahead gives a stream's objects in order, while it fetches the next ones
 // in parallel. It belongs to one goroutine. The object that is waited for is
 // fetched in any case; those after it only as far as the repository's budget
-// for reading ahead goes, so that many streams together stay within it.
+// for reading ahead goes, so that many streams together stay within it. An
+// object that weighs more than was expected, and more than the budget has left,
+// is dropped and fetched again when its turn comes.
 type readahead struct {
 	repo   *Repository
 	source fetcher
@@ -32,10 +34,12 @@ type readahead struct {
 }
 
 type future struct {
+	number int
 	ready  chan struct{}
 	buf    *buffer.Buffer
 	err    error
 	budget int64 // what to give back
+	heavy  bool  // it was dropped
 }
 
 // newReadahead starts nothing yet; close must be called.
@@ -60,6 +64,9 @@ func (a *readahead) get() (*buffer.Buffer, error) {
 	<-f.ready
 	a.repo.ahead.Release(f.budget)
 	a.fill() // with what that gave back, while the caller is busy with f
+	if f.heavy {
+		f.buf, f.err = a.source.fetch(a.ctx, f.number)
+	}
 	if f.err != nil && a.repo.ctx.Err() != nil {
 		return nil, ErrClosed
 	}
@@ -68,24 +75,42 @@ func (a *readahead) get() (*buffer.Buffer, error) {
 
 func (a *readahead) fill() {
 	for a.next < a.source.count && len(a.queue) < a.width {
-		f := &future{ready: make(chan struct{})}
-		if len(a.queue) > 0 {
+		f := &future{number: a.next, ready: make(chan struct{})}
+		first := len(a.queue) == 0
+		if !first {
 			f.budget = min(a.source.weight(a.next), aheadBytes)
 			if !a.repo.ahead.TryAcquire(f.budget) {
 				return
 			}
 		}
-		i := a.next
 		a.next++
 		a.queue = append(a.queue, f)
 		run := func(context.Context) {
 			defer close(f.ready)
-			f.buf, f.err = a.source.fetch(a.ctx, i)
+			f.buf, f.err = a.source.fetch(a.ctx, f.number)
+			if !first && f.buf != nil {
+				a.weigh(f)
+			}
 		}
 		if !a.repo.start(run) {
 			f.err = ErrClosed
 			close(f.ready)
 		}
+	}
+}
+
+// weigh makes an object that was fetched ahead count for what it is.
+func (a *readahead) weigh(f *future) {
+	more := int64(len(f.buf.Data)) - f.budget
+	switch {
+	case more <= 0:
+		a.repo.ahead.Release(-more)
+		f.budget += more
+	case a.repo.ahead.TryAcquire(more):
+		f.budget += more
+	default:
+		f.buf.Release()
+		f.buf, f.heavy = nil, true
 	}
 }
 

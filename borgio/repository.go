@@ -65,6 +65,7 @@ type Repository struct {
 
 	fetching *semaphore.Weighted // fetchBytes
 	ahead    *semaphore.Weighted // aheadBytes
+	large    *semaphore.Weighted // one: what is longer than usualSize
 
 	ctx    context.Context // ends at Close: for work that outlives its caller
 	cancel context.CancelFunc
@@ -80,8 +81,9 @@ type Repository struct {
 // remote. loc.Archive is not looked at.
 //
 // Errors: [ErrNotRepository], [ErrUnsupported], [ErrNoPassphrase],
-// [ErrPassphrase], [ErrKeyMissing], [ErrKeyMismatch], [ErrIntegrity]; when
-// remote also [ErrUnreachable] and its kinds, and [ErrLocked].
+// [ErrPassphrase], [ErrKeyMissing], [ErrKeyMismatch], [ErrKeyDamaged],
+// [ErrIntegrity]; when remote also [ErrUnreachable] and its kinds, and
+// [ErrLocked].
 func Open(ctx context.Context, loc Location, opts Options) (*Repository, error) {
 	r, err := open(ctx, loc, opts)
 	if err != nil {
@@ -112,6 +114,7 @@ func open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 		pool:     &buffer.Pool{},
 		fetching: semaphore.NewWeighted(fetchBytes),
 		ahead:    semaphore.NewWeighted(aheadBytes),
+		large:    semaphore.NewWeighted(1),
 	}
 	var err error
 	if r.comp, err = compress.New(r.pool); err != nil {
@@ -203,8 +206,14 @@ func (r *Repository) Encryption() string { return r.key.Name }
 // caller may use bytes that it has already instead of fetching them.
 func (r *Repository) VerifyID(id ID, data []byte) bool { return r.key.ID(data) == id }
 
-// guessedSize is what an object of unknown size counts for before it is here.
-const guessedSize = 128 << 10
+// guessedSize is what an object of unknown size counts for before it is here;
+// usualSize is what hardly one is longer than: borg cuts metadata into pieces of
+// half of it at most. Longer ones are opened one at a time, lest many of them
+// together take what each of them may.
+const (
+	guessedSize = 128 << 10
+	usualSize   = 1 << 20
+)
 
 // object fetches, authenticates, decrypts, decompresses and verifies one
 // object. size is its plaintext's length in bytes, or compress.UnknownSize when only
@@ -224,9 +233,22 @@ func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffe
 		return nil, err
 	}
 	defer stored.Release()
-	var plain *buffer.Buffer
-	if fault := disk.OnFault(func() { plain, err = r.decode(id, stored.Data, size, limit) }); fault != nil {
-		return nil, fmt.Errorf("object %s: %w", id, fault)
+	open := func(limit int) (plain *buffer.Buffer, err error) {
+		if fault := disk.OnFault(func() { plain, err = r.decode(id, stored.Data, size, limit) }); fault != nil {
+			return nil, fmt.Errorf("object %s: %w", id, fault)
+		}
+		return plain, err
+	}
+	if size != compress.UnknownSize {
+		return open(limit)
+	}
+	plain, err := open(min(limit, usualSize))
+	if limit > usualSize && errors.Is(err, compress.ErrTooLarge) {
+		if err := r.large.Acquire(ctx, 1); err != nil {
+			return nil, err
+		}
+		defer r.large.Release(1)
+		return open(limit)
 	}
 	return plain, err
 }

@@ -37,7 +37,8 @@ const (
 // UnknownSize as a plaintext's size means that only the limit is known.
 const UnknownSize = -1
 
-var errTooLarge = errors.New("plaintext is larger than allowed")
+// ErrTooLarge says that a plaintext is longer than its limit.
+var ErrTooLarge = errors.New("plaintext is larger than allowed")
 
 // Decompressor opens payloads. It is safe for concurrent use.
 type Decompressor struct {
@@ -59,10 +60,11 @@ func New(pool *buffer.Pool) (*Decompressor, error) {
 func (d *Decompressor) Close() { d.zstd.Close() }
 
 // Decompress gives the plaintext of a payload: exactly size bytes, or at most
-// limit when size is UnknownSize. The payload is not changed.
+// limit when size is UnknownSize, where more gives [ErrTooLarge]. The payload is
+// not changed.
 func (d *Decompressor) Decompress(payload []byte, size, limit int) (*buffer.Buffer, error) {
 	if size > limit {
-		return nil, errTooLarge
+		return nil, ErrTooLarge
 	}
 	if len(payload) >= 2 && payload[0] == compObfuscate && payload[1] == 0 {
 		if len(payload) < 6 {
@@ -80,7 +82,10 @@ func (d *Decompressor) Decompress(payload []byte, size, limit int) (*buffer.Buff
 	kind, zero, body := payload[0], payload[1], payload[2:]
 	switch {
 	case kind == None && zero == 0:
-		if size != UnknownSize && len(body) != size || len(body) > limit {
+		switch {
+		case len(body) > limit:
+			return nil, ErrTooLarge
+		case size != UnknownSize && len(body) != size:
 			return nil, fmt.Errorf("%d bytes of plaintext", len(body))
 		}
 		return d.fill(len(body), func(mem []byte) error {
@@ -152,7 +157,7 @@ func (d *Decompressor) zstandard(body []byte, size, limit int) (*buffer.Buffer, 
 	case !h.HasFCS:
 		return nil, errors.New("zstd: frame does not tell its size")
 	case h.FrameContentSize > uint64(maxPlain(size, limit)):
-		return nil, errTooLarge
+		return nil, ErrTooLarge
 	case size != UnknownSize && h.FrameContentSize != uint64(size):
 		return nil, fmt.Errorf("zstd: %d bytes of plaintext where %d are due", h.FrameContentSize, size)
 	}
@@ -203,7 +208,7 @@ func (d *Decompressor) drain(r io.Reader, size, limit int) (*buffer.Buffer, erro
 		case err != nil:
 			return nil, fmt.Errorf("decompress: %w", err)
 		case !grow || n > limit:
-			return nil, errTooLarge
+			return nil, ErrTooLarge
 		}
 		b = d.pool.Grow(b, n, min(2*n, limit+1))
 	}

@@ -134,7 +134,7 @@ func TestBombsAreRefused(t *testing.T) {
 			}
 		}
 	}
-	if _, err := d.Decompress(nil, bombLimit+1, bombLimit); !errors.Is(err, errTooLarge) {
+	if _, err := d.Decompress(nil, bombLimit+1, bombLimit); !errors.Is(err, ErrTooLarge) {
 		t.Errorf("a size over the limit: %v", err)
 	}
 	if _, _, err := newXZReader([]byte(xzMagic+"\x00\x00____"), 1000); err == nil {

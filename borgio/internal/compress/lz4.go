@@ -59,7 +59,7 @@ func lz4Size(src []byte, limit int) (int, error) {
 			total += length(token&15) + 4
 		}
 		if total > limit {
-			return 0, errTooLarge
+			return 0, ErrTooLarge
 		}
 	}
 	return total, nil

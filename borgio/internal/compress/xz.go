@@ -127,7 +127,7 @@ func lzma2Size(src []byte, limit int) (total int, err error) {
 			return 0, fmt.Errorf("control byte %#02x", c)
 		}
 		if total += plain; total > limit {
-			return 0, errTooLarge
+			return 0, ErrTooLarge
 		}
 		if skip > len(src) {
 			return 0, io.ErrUnexpectedEOF
