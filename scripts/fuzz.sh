@@ -25,8 +25,9 @@ echo "$targets" | while read -r pkg target; do
 		if grep -q '^ *Failing input\|^panic' "$log" || ! grep -q '^ *context deadline exceeded' "$log"; then
 			echo "FAIL $pkg $target"
 			grep -v '^fuzz: ' "$log" | cut -c1-2000
-			dir=$(go list -f '{{.Dir}}' "$pkg")
-			echo "the input is in $dir/testdata/fuzz/$target"
+			if grep -q '^ *Failing input' "$log"; then
+				echo "the input is in $(go list -f '{{.Dir}}' "$pkg")/testdata/fuzz/$target"
+			fi
 			exit 1
 		fi
 	fi
