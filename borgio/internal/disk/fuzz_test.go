@@ -131,7 +131,7 @@ func FuzzSegment(f *testing.F) {
 				}
 			}
 		}
-		committed, err := isCommitted(r, int64(len(in)))
+		committed, err := isCommitted(t.Context(), r, int64(len(in)))
 		if ends := whole && len(want) > 0 && want[len(want)-1].tag == tagCommit; err == nil && committed != ends {
 			t.Fatalf("committed: %v, want %v", committed, ends)
 		}

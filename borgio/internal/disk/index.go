@@ -56,11 +56,14 @@ func parseIndex(data []byte) (*diskIndex, error) {
 	return &diskIndex{data, uint32(buckets)}, nil
 }
 
-// lookup finds an object. A table without an empty bucket ends the search
-// after one turn.
+// maxProbes bounds a search. Borg fills 93 % of the buckets at most, tombstones
+// included, and then the longest row without an empty one is some thousands.
+const maxProbes = 1 << 20
+
+// lookup finds an object. It gives up after one turn, or after maxProbes.
 func (x *diskIndex) lookup(id [32]byte) (place, bool) {
 	start := binary.LittleEndian.Uint32(id[:4]) % x.buckets
-	for i, n := start, uint32(0); n < x.buckets; n++ {
+	for i, n := start, uint32(0); n < min(x.buckets, maxProbes); n++ {
 		b := x.data[indexHeaderSize+indexBucketSize*int(i):][:indexBucketSize]
 		p := place{binary.LittleEndian.Uint32(b[32:]), binary.LittleEndian.Uint32(b[36:])}
 		switch p.segment {

@@ -168,7 +168,9 @@ func (s *Repository) find(id [32]byte) (p place, ok, lost bool, err error) {
 	if s.view == nil {
 		return p, false, false, fault.ErrClosed
 	}
-	p, ok = s.view.lookup(id)
+	if p, ok, err = s.view.lookup(id); err != nil {
+		return p, false, false, &ObjectError{"lookup", err}
+	}
 	if ok && id == manifest && int64(p.segment) < s.view.damaged {
 		// A newer manifest may be in what is lost; an old one must not pass for it.
 		return p, false, false, &ObjectError{"segment entry", fmt.Errorf("segment %d is damaged and may hold a newer one", s.view.damaged)}
@@ -212,7 +214,8 @@ func (s *Repository) Get(ctx context.Context, id [32]byte, sizeHint int) (*buffe
 			}
 		}
 		last = p
-		if err := s.renew(ctx, errors.Is(failure, fault.ErrIntegrity)); err != nil {
+		misled := !ok || errors.Is(failure, fault.ErrIntegrity) // perhaps by the index
+		if err := s.renew(ctx, misled); err != nil {
 			return nil, err
 		}
 	}
@@ -257,6 +260,9 @@ func (s *Repository) segment(n uint32) (*os.File, error) {
 		return f, nil
 	}
 	f, _, err := openRegular(segmentPath(s.dir, s.conf.segmentsPerDir, int64(n)))
+	if errors.Is(err, errNotRegular) {
+		return nil, &ObjectError{"segment", err}
+	}
 	if err != nil {
 		return nil, err
 	}

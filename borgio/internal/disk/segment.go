@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -164,7 +165,7 @@ func walkSegment(r io.ReaderAt, size int64, fn func(off int64, e entry) error) e
 }
 
 // isCommitted reports whether a segment's entries parse and end in a COMMIT.
-func isCommitted(r io.ReaderAt, size int64) (bool, error) {
+func isCommitted(ctx context.Context, r io.ReaderAt, size int64) (bool, error) {
 	var tail [entryHeaderSize]byte
 	if size < int64(len(segmentMagic)+len(tail)) {
 		return false, nil
@@ -178,9 +179,9 @@ func isCommitted(r io.ReaderAt, size int64) (bool, error) {
 	var last byte
 	err := walkSegment(r, size, func(_ int64, e entry) error {
 		last = e.tag
-		return nil
+		return ctx.Err()
 	})
-	if errors.Is(err, fault.ErrUnsupported) {
+	if ctx.Err() != nil || errors.Is(err, fault.ErrUnsupported) {
 		return false, err
 	}
 	return err == nil && last == tagCommit, nil

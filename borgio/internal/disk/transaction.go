@@ -1,7 +1,6 @@
 package disk
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,9 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -40,14 +36,17 @@ type view struct {
 }
 
 // lookup finds an object's PUT.
-func (v *view) lookup(id [32]byte) (place, bool) {
+func (v *view) lookup(id [32]byte) (p place, ok bool, err error) {
 	if p, ok := v.overlay[id]; ok {
-		return p, p.segment != bucketTombstone
+		return p, p.segment != bucketTombstone, nil
 	}
 	if v.index == nil {
-		return place{}, false
+		return place{}, false, nil
 	}
-	return v.index.lookup(id)
+	if fault := OnFault(func() { p, ok = v.index.lookup(id) }); fault != nil {
+		return place{}, false, fault
+	}
+	return p, ok, nil
 }
 
 func (v *view) close() {
@@ -57,67 +56,11 @@ func (v *view) close() {
 	}
 }
 
-// numbered lists the names in dir that are prefix and a decimal number, as
-// numbers in descending order.
-func numbered(dir, prefix string) ([]int64, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return nil, err
-	}
-	var nums []int64
-	for _, name := range names {
-		digits, ok := strings.CutPrefix(name, prefix)
-		if n, err := strconv.ParseUint(digits, 10, 32); ok && err == nil && n < bucketTombstone {
-			nums = append(nums, int64(n))
-		}
-	}
-	slices.SortFunc(nums, func(a, b int64) int { return cmp.Compare(b, a) })
-	return nums, nil
-}
-
-// segmentsAbove lists the segments with numbers over low and up to high, in
-// ascending order.
-func segmentsAbove(ctx context.Context, dir string, perDir int, low, high int64) ([]int64, error) {
-	var found []int64
-	dirs, err := numbered(filepath.Join(dir, "data"), "")
-	if err != nil {
-		return nil, err
-	}
-	for _, d := range dirs {
-		if (d+1)*int64(perDir) <= low {
-			break
-		}
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		nums, err := numbered(filepath.Join(dir, "data", strconv.FormatInt(d, 10)), "")
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range nums {
-			if n > low && n <= high {
-				found = append(found, n)
-			}
-		}
-	}
-	slices.Sort(found)
-	return found, nil
-}
-
-func segmentPath(dir string, perDir int, n int64) string {
-	return filepath.Join(dir, "data", strconv.FormatInt(n/int64(perDir), 10), strconv.FormatInt(n, 10))
-}
-
 // currentTransaction looks at the repository's file names only, and at the
 // last segments' ends. newest is the last segment, committed or not.
 func currentTransaction(ctx context.Context, dir string, perDir int) (tx transaction, newest int64, err error) {
 	tx, newest = transaction{noSegment, noSegment}, noSegment
-	indexes, err := numbered(dir, "index.")
+	indexes, err := numbered(ctx, dir, "index.")
 	if err != nil {
 		return tx, newest, err
 	}
@@ -127,21 +70,18 @@ func currentTransaction(ctx context.Context, dir string, perDir int) (tx transac
 			break
 		}
 	}
-	dirs, err := numbered(filepath.Join(dir, "data"), "")
+	dirs, err := numbered(ctx, filepath.Join(dir, "data"), "")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return tx, newest, err
 	}
 	for _, d := range dirs {
-		nums, err := numbered(filepath.Join(dir, "data", strconv.FormatInt(d, 10)), "")
+		nums, err := segmentsIn(ctx, dir, perDir, d)
 		if err != nil {
 			return tx, newest, err
 		}
 		for _, n := range nums {
 			newest = max(newest, n)
-			if err := ctx.Err(); err != nil {
-				return tx, newest, err
-			}
-			ok, err := segmentCommitted(segmentPath(dir, perDir, n))
+			ok, err := segmentCommitted(ctx, segmentPath(dir, perDir, n))
 			if err != nil {
 				return tx, newest, err
 			}
@@ -154,7 +94,7 @@ func currentTransaction(ctx context.Context, dir string, perDir int) (tx transac
 	return tx, newest, nil
 }
 
-func segmentCommitted(path string) (bool, error) {
+func segmentCommitted(ctx context.Context, path string) (bool, error) {
 	f, size, err := openRegular(path)
 	if errors.Is(err, errNotRegular) {
 		return false, nil
@@ -163,7 +103,7 @@ func segmentCommitted(path string) (bool, error) {
 		return false, err
 	}
 	defer f.Close()
-	return isCommitted(f, size)
+	return isCommitted(ctx, f, size)
 }
 
 // fullCheckLimit is the size in bytes up to which an index file's digest is
@@ -184,6 +124,8 @@ func openView(ctx context.Context, dir string, perDir int, tx transaction, check
 		} else {
 			log.Warn("repository index is not usable, reading the segments instead", "index", tx.index, "error", err)
 		}
+	} else if tx.index > tx.committed {
+		log.Warn("repository index is newer than the last commit that can be read; what was committed since is missing", "index", tx.index, "commit", tx.committed)
 	}
 	if v.index == nil {
 		v.checked = true
@@ -201,21 +143,9 @@ func (v *view) openIndex(dir string, check bool) error {
 	if err != nil {
 		return err
 	}
-	x, err := parseIndex(data)
-	if err == nil {
-		var digests map[string]string
-		digests, err = readIntegrity(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)))
-		if errors.Is(err, fs.ErrNotExist) { // borg 1.0 wrote none
-			err = nil
-		}
-		if !check && len(data) > fullCheckLimit {
-			delete(digests, "final")
-		} else {
-			v.checked = true
-		}
-		if err == nil && len(digests) > 0 {
-			err = checkIndex(name, data, digests)
-		}
+	var x *diskIndex
+	if fault := OnFault(func() { x, err = v.checkIndex(dir, name, data, check) }); fault != nil {
+		err = fault
 	}
 	if err != nil {
 		_ = unix.Munmap(data)
@@ -223,6 +153,29 @@ func (v *view) openIndex(dir string, check bool) error {
 	}
 	v.mapped, v.index = data, x
 	return nil
+}
+
+// checkIndex checks an index file, with its digests if there are any.
+func (v *view) checkIndex(dir, name string, data []byte, check bool) (*diskIndex, error) {
+	x, err := parseIndex(data)
+	if err != nil {
+		return nil, err
+	}
+	digests, err := readIntegrity(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // borg 1.0 wrote none
+		return nil, err
+	}
+	if !check && len(data) > fullCheckLimit {
+		delete(digests, "final")
+	} else {
+		v.checked = true
+	}
+	if len(digests) > 0 {
+		err = checkIndex(name, data, digests)
+	} else {
+		err = nil
+	}
+	return x, err
 }
 
 // replay applies the entries of the committed segments after the given one.
