@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/s4-storage/s4/e2e/bench/sshd"
 )
 
 // bench is one run: its directory and the tools in it.
@@ -21,7 +23,7 @@ type bench struct {
 	env       []string // of every command
 	log       io.Writer
 	stamp     stamp
-	server    *sshd             // nil before it is needed
+	server    *sshd.Server      // nil before it is needed
 	failed    map[string]string // why something could not be prepared, by what
 }
 
@@ -54,7 +56,7 @@ func newBench(o options, log io.Writer) (*bench, error) {
 // close removes what is not to stay.
 func (b *bench) close() error {
 	if b.server != nil {
-		b.server.stop()
+		b.server.Stop()
 	}
 	if b.temporary {
 		return os.RemoveAll(b.dir)

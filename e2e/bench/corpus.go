@@ -11,25 +11,15 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+
+	"github.com/s4-storage/s4/e2e/bench/report"
 )
 
-// params say what data is made; the same ones always make the same.
-type params struct {
-	Files     int    `json:"files"`
-	Snapshots int    `json:"snapshots"`
-	Big       int64  `json:"big"` // bytes
-	Seed      uint64 `json:"seed"`
-}
+// params say what data is made.
+type params = report.Parameters
 
 func defaultParams() params {
 	return params{Files: 100_000, Snapshots: 30, Big: 2_000_000_000, Seed: 2026}
-}
-
-func (p params) check() error {
-	if p.Files < 100 || p.Snapshots < 2 || p.Big < 1 {
-		return errors.New("at least 100 files, 2 snapshots and a byte of the big file are needed")
-	}
-	return nil
 }
 
 // How the corpus looks. Sizes are log-normal: half of the files are smaller

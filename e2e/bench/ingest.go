@@ -1,7 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -172,4 +175,24 @@ func (s *session) millionFile(last *tree) error {
 		s.record("millionFile", took)
 	}
 	return err
+}
+
+// growth: how s4's index grows with files and with snapshots. Its items are
+// made up, so that a million of them need no repository.
+func (s *session) growth() error {
+	q := probe.Growth{Dir: filepath.Join(s.dir, "home"), Of: s.Files, Snapshots: 30}
+	for n := 1000; n <= 10*s.Files && n <= 1_000_000; n *= 10 {
+		q.Files = append(q.Files, n)
+	}
+	s.report.Growth = &probe.GrowthAnswer{}
+	_, err := s.probe("growth", q, s.report.Growth)
+	if err != nil {
+		s.report.Growth = nil
+	}
+	return err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return !errors.Is(err, fs.ErrNotExist)
 }

@@ -49,6 +49,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/e2e/bench/probe"
+	"github.com/s4-storage/s4/e2e/bench/report"
 )
 
 func main() {
@@ -102,7 +103,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.Million, "million", 1_000_000, "`number` of files in the group million, which is taken only when asked for")
 	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
 	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMillion)
-	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(toolNames, ", "))
+	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(report.Tools, ", "))
 	// Each flag has an environment variable, for make bench.
 	var bad error
 	f.VisitAll(func(g *flag.Flag) {
@@ -122,13 +123,13 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if o.Only, err = words(*only, append(groupNames(), allGroups)); err != nil {
 		return o, err
 	}
-	if o.Tools, err = words(*tools, toolNames); err != nil {
+	if o.Tools, err = words(*tools, report.Tools); err != nil {
 		return o, err
 	}
 	if f.NArg() > 0 || o.Runs < 1 {
 		return o, errors.New("usage: bench [flags]; see -help")
 	}
-	return o, o.check()
+	return o, o.Check()
 }
 
 // words splits a comma-separated list of known words.
@@ -170,8 +171,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) (err erro
 	if ctx.Err() != nil {
 		return errors.New("interrupted")
 	}
-	r.finish()
-	if werr := r.write(o.Out, o.Docs, stdout); werr != nil {
+	r.Finish()
+	if werr := r.Write(o.Out, o.Docs, stdout); werr != nil {
 		return errors.Join(err, werr)
 	}
 	return err

@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+
+	"github.com/s4-storage/s4/e2e/bench/report"
 )
 
 // group is measures that are taken together.
@@ -98,7 +102,7 @@ const (
 // session is one tool's turn.
 type session struct {
 	*bench
-	report  *report
+	report  *report.Report
 	ctx     context.Context
 	tool    *tool
 	view    *view
@@ -157,7 +161,7 @@ var errSkipped = errors.New("skipped")
 // measure takes every measure with every tool. A group that fails with a tool
 // is not taken with it again, and nothing else is lost; the error joins what
 // happened.
-func (b *bench) measure(ctx context.Context, r *report) error {
+func (b *bench) measure(ctx context.Context, r *report.Report) error {
 	v, err := newView(b.params)
 	if err != nil {
 		return err
@@ -185,7 +189,7 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 		}
 		// What it measured before it failed counts.
 		for key, value := range s.samples {
-			r.add(key, t.name, value)
+			r.Add(key, t.name, value)
 		}
 		switch {
 		case errors.Is(err, errSkipped):
@@ -219,6 +223,30 @@ func (b *bench) measure(ctx context.Context, r *report) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// newReport notes what is measured, and with what.
+func (b *bench) newReport(ctx context.Context) *report.Report {
+	t := newTree(b.params)
+	r := report.New(b.params, b.Runs, report.Corpus{Files: len(t.files), Entries: t.entries(), Bytes: t.bytes()})
+	maps.Copy(r.Failed, b.failed)
+	for _, t := range b.tools {
+		if t.dump == nil {
+			continue
+		}
+		out, err := b.run(ctx, t, b.dir, t.version...)
+		if err != nil {
+			out = []byte(err.Error())
+		}
+		r.Versions[t.name], _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+		for _, kind := range []string{"history", "big", "sealed", "clustered", "million"} {
+			repo := b.repository(t, kind)
+			if size, err := treeSize(repo); err == nil {
+				r.Stored[filepath.Base(repo)] = size
+			}
+		}
+	}
+	return r
 }
 
 // with mounts a repository for as long as do takes.

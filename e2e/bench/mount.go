@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/e2e/bench/proc"
 )
 
 // How long things that should take no time may take.
@@ -176,33 +178,4 @@ func (m *mount) memory() (rss, peak int64, err error) {
 }
 
 // cpu gives the time the process has spent on the processor.
-func (m *mount) cpu() (time.Duration, error) { return cpuOf(m.cmd.Process.Pid, ofItself) }
-
-// Where proc_pid_stat(5) has what a process has spent in user and kernel mode,
-// counted behind its name.
-const (
-	ofItself   = 11 // utime, stime
-	ofChildren = 13 // cutime, cstime: of those that it has waited for
-)
-
-func cpuOf(pid, field int) (time.Duration, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, err
-	}
-	// The name may hold spaces and brackets.
-	fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-	if len(fields) < field+2 {
-		return 0, fmt.Errorf("/proc/%d/stat: too short", pid)
-	}
-	var ticks int64
-	for _, f := range fields[field : field+2] {
-		n, err := strconv.ParseInt(f, 10, 64)
-		if err != nil {
-			return 0, err
-		}
-		ticks += n
-	}
-	const perSecond = 100 // USER_HZ is 100 on all of Linux's usual machines
-	return time.Duration(ticks) * time.Second / perSecond, nil
-}
+func (m *mount) cpu() (time.Duration, error) { return proc.CPU(m.cmd.Process.Pid, proc.OfItself) }

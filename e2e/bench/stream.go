@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/e2e/bench/probe"
+	"github.com/s4-storage/s4/e2e/bench/sshd"
 )
 
 // file: one small file, from the start of the program to its end, in which all
@@ -151,31 +152,31 @@ func (s *session) streamCommand(c command, key string) error {
 func (s *session) streamRemote(kind, key string) error {
 	if s.server == nil {
 		var err error
-		if s.server, err = s.startSSHD(s.ctx); err != nil {
+		if s.server, err = sshd.Start(s.ctx, filepath.Join(s.dir, "ssh"), "BORG_BASE_DIR="+filepath.Join(s.dir, "home", "borg")); err != nil {
 			s.server = nil
 			return fmt.Errorf("sshd: %w", err)
 		}
 	}
 	var c command
 	if s.tool.name == nameCat {
-		c = s.tool.command("", "-F", s.server.config, sshHost, "cat", s.bigFile())
+		c = s.tool.command("", "-F", s.server.Config, sshd.Host, "cat", s.bigFile())
 		c.name = "ssh cat"
 	} else {
-		args, err := s.tool.dump(s.ctx, s.bench, "ssh://"+sshHost+s.repository(s.tool, kind), when(0), bigName)
+		args, err := s.tool.dump(s.ctx, s.bench, "ssh://"+sshd.Host+s.repository(s.tool, kind), when(0), bigName)
 		if err != nil {
 			return err
 		}
 		c = s.tool.command("", args...)
-		c.env = []string{"BORG_RSH=ssh -F " + s.server.config, "BORG_REMOTE_PATH=" + s.borg().program}
+		c.env = []string{"BORG_RSH=ssh -F " + s.server.Config, "BORG_REMOTE_PATH=" + s.borg().program}
 	}
-	before, err := s.server.spent()
+	before, err := s.server.Spent()
 	if err != nil {
 		return err
 	}
 	if err := s.streamCommand(c, key); err != nil {
 		return err
 	}
-	after, err := s.server.spent()
+	after, err := s.server.Spent()
 	s.samples[key+"Far"] = after - before
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/s4-storage/s4/e2e/bench/report"
 )
 
 // tool is a program under measure: its commands, and where things are in what
@@ -30,15 +32,12 @@ type tool struct {
 	dump func(ctx context.Context, b *bench, repo string, at time.Time, path string) ([]string, error)
 }
 
-// toolNames has the peer that all are compared with in second place.
-var toolNames = []string{nameS4, nameBorg, nameRestic, nameKopia, nameCat}
-
 const (
-	nameS4     = "s4"
-	nameBorg   = "borg"
-	nameRestic = "restic"
-	nameKopia  = "kopia"
-	nameCat    = "cat" // through ssh
+	nameS4     = report.S4
+	nameBorg   = report.Borg
+	nameRestic = report.Restic
+	nameKopia  = report.Kopia
+	nameCat    = report.Cat
 )
 
 // findTools gives those that are installed, or wanted.

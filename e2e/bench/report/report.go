@@ -1,10 +1,11 @@
-package main
+// Package report holds what a bench measured: which rows its tables have, what
+// the project wants of them, and how they are shown.
+package report
 
 import (
-	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -13,6 +14,18 @@ import (
 
 	"github.com/s4-storage/s4/e2e/bench/probe"
 )
+
+// Names of the tools, as columns.
+const (
+	S4     = "s4"
+	Borg   = "borg"
+	Restic = "restic"
+	Kopia  = "kopia"
+	Cat    = "cat" // through ssh
+)
+
+// Tools has the peer that all are compared with in second place.
+var Tools = []string{S4, Borg, Restic, Kopia, Cat}
 
 // result is a measure with its samples and medians by tool.
 type result struct {
@@ -23,13 +36,13 @@ type result struct {
 	Ratio   float64              `json:"ratioToBorg,omitempty"` // above 1, s4 is better
 }
 
-// report is all of a run; it is written as it is.
-type report struct {
+// Report is all of a run; it is written as it is.
+type Report struct {
 	Started    time.Time           `json:"started"`
 	Seconds    float64             `json:"seconds"` // the measures took
-	Parameters params              `json:"parameters"`
+	Parameters Parameters          `json:"parameters"`
 	Runs       int                 `json:"runs"`
-	Corpus     corpus              `json:"corpus"`
+	Corpus     Corpus              `json:"corpus"`
 	Versions   map[string]string   `json:"versions"`
 	Machine    machine             `json:"machine"`
 	Stored     map[string]int64    `json:"repositoryBytes"` // by file name
@@ -42,12 +55,27 @@ type report struct {
 	Archives   []probe.Took        `json:"archives,omitempty"` // into the index, one after the other, in the last run
 	Notes      []string            `json:"notes"`
 
-	tools   []string
 	samples map[string]map[string][]float64 // by key and tool
 }
 
-// corpus is how the first snapshot looks.
-type corpus struct {
+// Parameters say what data is made; the same ones always make the same.
+type Parameters struct {
+	Files     int    `json:"files"`
+	Snapshots int    `json:"snapshots"`
+	Big       int64  `json:"big"` // bytes
+	Seed      uint64 `json:"seed"`
+}
+
+// Check refuses what is too little to measure anything.
+func (p Parameters) Check() error {
+	if p.Files < 100 || p.Snapshots < 2 || p.Big < 1 {
+		return errors.New("at least 100 files, 2 snapshots and a byte of the big file are needed")
+	}
+	return nil
+}
+
+// Corpus is how the first snapshot looks.
+type Corpus struct {
 	Files   int   `json:"files"`
 	Entries int   `json:"entries"`
 	Bytes   int64 `json:"bytes"`
@@ -67,33 +95,14 @@ var notes = []string{
 	"Indexes, the tools' caches and the page cache below are warm where nothing else is said.",
 }
 
-func (b *bench) newReport(ctx context.Context) *report {
-	t := newTree(b.params)
-	r := &report{
-		Started: time.Now().UTC(), Parameters: b.params, Runs: b.Runs,
-		Corpus:   corpus{len(t.files), t.entries(), t.bytes()},
+// New begins a report: the clock runs from now on.
+func New(p Parameters, runs int, c Corpus) *Report {
+	return &Report{
+		Started: time.Now().UTC(), Parameters: p, Runs: runs, Corpus: c,
 		Versions: map[string]string{}, Machine: thisMachine(), Stored: map[string]int64{},
-		Failed: b.failed, Skipped: map[string]string{}, Notes: notes,
+		Failed: map[string]string{}, Skipped: map[string]string{}, Notes: notes,
 		samples: map[string]map[string][]float64{},
 	}
-	for _, t := range b.tools {
-		if t.dump == nil {
-			continue
-		}
-		r.tools = append(r.tools, t.name)
-		out, err := b.run(ctx, t, b.dir, t.version...)
-		if err != nil {
-			out = []byte(err.Error())
-		}
-		r.Versions[t.name], _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
-		for _, kind := range []string{"history", "big", "sealed", "clustered", "million"} {
-			repo := b.repository(t, kind)
-			if size, err := treeSize(repo); err == nil {
-				r.Stored[filepath.Base(repo)] = size
-			}
-		}
-	}
-	return r
 }
 
 func thisMachine() machine {
@@ -121,15 +130,16 @@ func load() (l [3]float64) {
 	return l
 }
 
-func (r *report) add(key, tool string, value float64) {
+// Add takes one sample.
+func (r *Report) Add(key, tool string, value float64) {
 	if r.samples[key] == nil {
 		r.samples[key] = map[string][]float64{}
 	}
 	r.samples[key][tool] = append(r.samples[key][tool], value)
 }
 
-// finish works out medians, ratios and targets.
-func (r *report) finish() {
+// Finish works out medians, ratios and targets.
+func (r *Report) Finish() {
 	r.Seconds = time.Since(r.Started).Seconds()
 	r.Machine.LoadAfter = load()
 	for _, t := range tables() {
@@ -147,7 +157,7 @@ func newResult(t table, m measure, samples map[string][]float64) result {
 	for tool, s := range samples {
 		res.Median[tool] = probe.Median(s)
 	}
-	s4, borg := res.Median[nameS4], res.Median[nameBorg]
+	s4, borg := res.Median[S4], res.Median[Borg]
 	if s4 > 0 && borg > 0 {
 		res.Ratio = borg / s4
 		if m.Unit == speed {
@@ -158,7 +168,7 @@ func newResult(t table, m measure, samples map[string][]float64) result {
 }
 
 // median gives a figure, if it was measured.
-func (r *report) median(f figure) (float64, bool) {
+func (r *Report) median(f figure) (float64, bool) {
 	for _, res := range r.Results {
 		if res.Key == f.key {
 			v, ok := res.Median[f.tool]

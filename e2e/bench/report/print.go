@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"bytes"
@@ -16,9 +16,9 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// write saves everything in out, prints it, and where docs is set puts it into
+// Write saves everything in out, prints it, and where docs is set puts it into
 // the document and its pictures beside it.
-func (r *report) write(out, docs string, w io.Writer) error {
+func (r *Report) Write(out, docs string, w io.Writer) error {
 	raw, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
@@ -74,14 +74,16 @@ func fillDocument(path string, text []byte) error {
 }
 
 // markdown is the whole report for people.
-func (r *report) markdown() []byte {
+func (r *Report) markdown() []byte {
 	var w bytes.Buffer
 	p := r.Parameters
 	fmt.Fprintf(&w, "%s files (%s), %d snapshots, a file of %s; %d runs on %d cores (%s), load %.1f before and %.1f after.\n",
 		humanize.Comma(int64(r.Corpus.Files)), humanize.Bytes(uint64(r.Corpus.Bytes)), p.Snapshots, humanize.Bytes(uint64(p.Big)),
 		r.Runs, r.Machine.Cores, r.Machine.CPU, r.Machine.LoadBefore[0], r.Machine.LoadAfter[0])
-	for _, name := range r.tools {
-		fmt.Fprintf(&w, "%s: %s. ", name, r.Versions[name])
+	for _, name := range Tools {
+		if version := r.Versions[name]; version != "" {
+			fmt.Fprintf(&w, "%s: %s. ", name, version)
+		}
 	}
 	fmt.Fprintf(&w, "\n\n%s\n", strings.Join(r.Notes, "\n"))
 	for _, t := range tables() {
@@ -116,7 +118,7 @@ func (r *report) markdown() []byte {
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 // rows are a table's, with the header, and columns for the tools that are in it.
-func (r *report) rows(t table) [][]string {
+func (r *Report) rows(t table) [][]string {
 	var results []result
 	var tools []string
 	for _, res := range r.Results {
@@ -124,7 +126,7 @@ func (r *report) rows(t table) [][]string {
 			results = append(results, res)
 		}
 	}
-	for _, name := range toolNames {
+	for _, name := range Tools {
 		if slices.ContainsFunc(results, func(res result) bool { _, ok := res.Median[name]; return ok }) {
 			tools = append(tools, name)
 		}
@@ -154,7 +156,7 @@ func (r *report) rows(t table) [][]string {
 }
 
 // growth is a table of its own: its rows are sizes.
-func (r *report) growth(w io.Writer) {
+func (r *Report) growth(w io.Writer) {
 	if r.Growth == nil {
 		return
 	}

@@ -1,4 +1,4 @@
-package main
+package report
 
 // measure is one row of a table.
 type measure struct {

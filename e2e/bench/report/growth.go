@@ -1,30 +1,13 @@
-package main
+package report
 
 import (
 	"bytes"
-	"errors"
-	"io/fs"
 	"os"
 	"path/filepath"
 
 	"github.com/s4-storage/s4/e2e/bench/plot"
 	"github.com/s4-storage/s4/e2e/bench/probe"
 )
-
-// growth: how s4's index grows with files and with snapshots. Its items are
-// made up, so that a million of them need no repository.
-func (s *session) growth() error {
-	q := probe.Growth{Dir: filepath.Join(s.dir, "home"), Of: s.Files, Snapshots: 30}
-	for n := 1000; n <= 10*s.Files && n <= 1_000_000; n *= 10 {
-		q.Files = append(q.Files, n)
-	}
-	s.report.Growth = &probe.GrowthAnswer{}
-	_, err := s.probe("growth", q, s.report.Growth)
-	if err != nil {
-		s.report.Growth = nil
-	}
-	return err
-}
 
 // Pictures of the growth, by file name.
 const (
@@ -87,9 +70,4 @@ func archivesSeries(archives []probe.Took) plot.Series {
 		s.Points = append(s.Points, plot.Point{X: float64(i + 1), Y: took.CPU})
 	}
 	return s
-}
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return !errors.Is(err, fs.ErrNotExist)
 }

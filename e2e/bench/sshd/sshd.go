@@ -1,4 +1,6 @@
-package main
+// Package sshd runs a real sshd on a loopback port, with a host key and a
+// client's key made for it, that lets the current user in.
+package sshd
 
 import (
 	"bufio"
@@ -9,27 +11,32 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
+
+	"github.com/s4-storage/s4/e2e/bench/proc"
 )
 
-// sshd is a real sshd of the bench's own on a loopback port, with a host key
-// and a client's key made for it. It lets the current user in.
-type sshd struct {
-	config string // of the client, which knows the server as sshHost
-	cmd    *exec.Cmd
-	ended  chan struct{}
+// Server is one that listens.
+type Server struct {
+	Config string // of the client, ssh -F CONFIG, which knows the server as [Host]
+
+	cmd   *exec.Cmd
+	ended chan struct{}
 }
 
+// Host is what the client's configuration calls the server.
+const Host = "s4bench"
+
 const (
-	sshHost      = "s4bench"
-	sshdStart    = 20 * time.Second
-	sshdFarewell = 5 * time.Second
+	startLimit    = 20 * time.Second
+	farewellLimit = 5 * time.Second
+	pollEvery     = time.Millisecond
 )
 
-// startSSHD returns when the server listens. borg is the program on it.
-func (b *bench) startSSHD(ctx context.Context) (*sshd, error) {
+// Start makes what is needed in dir, which is emptied, and returns when the
+// server listens. env is what it sets for those who come: NAME=VALUE.
+func Start(ctx context.Context, dir, env string) (*Server, error) {
 	program, err := exec.LookPath("sshd")
 	if err != nil {
 		program = "/usr/sbin/sshd" // not in everybody's PATH
@@ -37,7 +44,6 @@ func (b *bench) startSSHD(ctx context.Context) (*sshd, error) {
 			return nil, err
 		}
 	}
-	dir := filepath.Join(b.dir, "ssh")
 	if err := os.RemoveAll(dir); err != nil {
 		return nil, err
 	}
@@ -52,14 +58,14 @@ func (b *bench) startSSHD(ctx context.Context) (*sshd, error) {
 	for _, key := range []string{"host", "client"} {
 		out, err := exec.CommandContext(ctx, "ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", filepath.Join(dir, key)).CombinedOutput()
 		if err != nil {
-			return nil, fmt.Errorf("ssh-keygen: %w: %s", err, tail(string(out)))
+			return nil, fmt.Errorf("ssh-keygen: %w: %s", err, out)
 		}
 	}
 	port, err := freePort(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &sshd{config: filepath.Join(dir, "ssh_config"), ended: make(chan struct{})}
+	s := &Server{Config: filepath.Join(dir, "ssh_config"), ended: make(chan struct{})}
 	hostKey, err := os.ReadFile(filepath.Join(dir, "host.pub"))
 	if err != nil {
 		return nil, err
@@ -74,9 +80,9 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin yes
-SetEnv "BORG_BASE_DIR=%[3]s"
-`, port, dir, filepath.Join(b.dir, "home", "borg")),
-		"known_hosts": sshHost + " " + string(hostKey),
+SetEnv "%[3]s"
+`, port, dir, env),
+		"known_hosts": Host + " " + string(hostKey),
 		"ssh_config": fmt.Sprintf(`Host %[1]s
 	HostName 127.0.0.1
 	HostKeyAlias %[1]s
@@ -86,17 +92,17 @@ SetEnv "BORG_BASE_DIR=%[3]s"
 	UserKnownHostsFile "%[3]s/known_hosts"
 	StrictHostKeyChecking yes
 	LogLevel ERROR
-`, sshHost, port, dir),
+`, Host, port, dir),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			return nil, err
 		}
 	}
-	s.cmd = exec.Command(program, "-D", "-e", "-f", filepath.Join(dir, "sshd_config")) //nolint:noctx // stop ends it
+	s.cmd = exec.Command(program, "-D", "-e", "-f", filepath.Join(dir, "sshd_config")) //nolint:noctx // Stop ends it
 	return s, s.start()
 }
 
-func (s *sshd) start() error {
+func (s *Server) start() error {
 	log, err := s.cmd.StderrPipe()
 	if err != nil {
 		return err
@@ -124,14 +130,15 @@ func (s *sshd) start() error {
 	case <-listening:
 		return nil
 	case <-s.ended:
-		return fmt.Errorf("sshd: %s", tail(said.String()))
-	case <-time.After(sshdStart):
-		s.stop()
+		return fmt.Errorf("sshd: %s", strings.TrimSpace(said.String()))
+	case <-time.After(startLimit):
+		s.Stop()
 		return errors.New("sshd does not listen")
 	}
 }
 
-func (s *sshd) stop() {
+// Stop ends the server, not those who are connected.
+func (s *Server) Stop() {
 	_ = s.cmd.Process.Kill() // gone is fine
 	<-s.ended
 }
@@ -146,22 +153,22 @@ func freePort(ctx context.Context) (int, error) {
 	return port, l.Close()
 }
 
-// spent is the processor time of all connections that are over, in seconds: of
+// Spent is the processor time of all connections that are over, in seconds: of
 // sshd and what it ran. It waits for those that are about to end.
-func (s *sshd) spent() (float64, error) {
-	proc := fmt.Sprintf("/proc/%d", s.cmd.Process.Pid)
-	for limit := time.Now().Add(sshdFarewell); ; time.Sleep(pollEvery) {
-		children, err := os.ReadFile(filepath.Join(proc, "task", strconv.Itoa(s.cmd.Process.Pid), "children"))
+func (s *Server) Spent() (float64, error) {
+	children := fmt.Sprintf("/proc/%d/task/%[1]d/children", s.cmd.Process.Pid)
+	for limit := time.Now().Add(farewellLimit); ; time.Sleep(pollEvery) {
+		text, err := os.ReadFile(children)
 		if err != nil {
 			return 0, err
 		}
-		if len(strings.TrimSpace(string(children))) == 0 {
+		if len(strings.TrimSpace(string(text))) == 0 {
 			break
 		}
 		if time.Now().After(limit) {
 			return 0, errors.New("sshd still has connections")
 		}
 	}
-	took, err := cpuOf(s.cmd.Process.Pid, ofChildren)
+	took, err := proc.CPU(s.cmd.Process.Pid, proc.OfChildren)
 	return took.Seconds(), err
 }

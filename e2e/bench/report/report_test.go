@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"bytes"
@@ -10,10 +10,11 @@ import (
 	"github.com/s4-storage/s4/e2e/bench/probe"
 )
 
-func sampleReport() *report {
-	r := &report{
-		Failed: map[string]string{"diff with restic": "exit status 1"}, Skipped: map[string]string{},
-		tools: []string{nameS4, nameBorg}, samples: map[string]map[string][]float64{},
+func sampleReport() *Report {
+	r := &Report{
+		Versions: map[string]string{S4: "s4 version 1"},
+		Failed:   map[string]string{"diff with restic": "exit status 1"}, Skipped: map[string]string{},
+		samples: map[string]map[string][]float64{},
 		Growth: &probe.GrowthAnswer{
 			Files:     []probe.Point{{X: 1000, Ingest: 0.01, CPU: 0.01, Bytes: 1 << 17, Find: 1e-5}},
 			Snapshots: []probe.Point{{X: 1, Ingest: 0.01, CPU: 0.01, Bytes: 1 << 17, Find: 1e-5}},
@@ -21,13 +22,13 @@ func sampleReport() *report {
 	}
 	r.Archives = []probe.Took{{Wall: 0.02, CPU: 0.01}}
 	for _, v := range []float64{0.05, 0.01, 0.02} {
-		r.add("file", nameS4, v)
+		r.Add("file", S4, v)
 	}
-	r.add("file", nameBorg, 1)
-	r.add("ssh", nameS4, 150)
-	r.add("ssh", nameBorg, 140)
-	r.add("ssh", nameCat, 160)
-	r.finish()
+	r.Add("file", Borg, 1)
+	r.Add("ssh", S4, 150)
+	r.Add("ssh", Borg, 140)
+	r.Add("ssh", Cat, 160)
+	r.Finish()
 	return r
 }
 
@@ -79,7 +80,7 @@ func TestWrite(t *testing.T) {
 	}
 	var printed bytes.Buffer
 	for range 2 { // the second time over its own results
-		if err := sampleReport().write(out, docs, &printed); err != nil {
+		if err := sampleReport().Write(out, docs, &printed); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -108,7 +109,7 @@ func TestWrite(t *testing.T) {
 // The pictures show the archives of the repository beside made-up items.
 func TestGrowthPicture(t *testing.T) {
 	dir := t.TempDir()
-	if err := sampleReport().write(dir, "", &bytes.Buffer{}); err != nil {
+	if err := sampleReport().Write(dir, "", &bytes.Buffer{}); err != nil {
 		t.Fatal(err)
 	}
 	picture, err := os.ReadFile(filepath.Join(dir, snapshotsPicture))

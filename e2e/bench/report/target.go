@@ -1,4 +1,4 @@
-package main
+package report
 
 import "fmt"
 
@@ -27,22 +27,22 @@ type goal struct {
 
 // quicker wants a measure in so many times less than borg's.
 func quicker(title, key string, least float64) goal {
-	return goal{title: title, of: figure{key, nameBorg}, by: figure{key, nameS4}, least: least}
+	return goal{title: title, of: figure{key, Borg}, by: figure{key, S4}, least: least}
 }
 
 // faster wants more MB/s.
 func faster(title, key, than string, least float64) goal {
-	return goal{title: title, of: figure{key, nameS4}, by: figure{key, than}, least: least}
+	return goal{title: title, of: figure{key, S4}, by: figure{key, than}, least: least}
 }
 
 // within wants a bound kept.
 func within(title, key string, most float64, u unit) goal {
-	return goal{title: title, of: figure{key, nameS4}, most: most, unit: u}
+	return goal{title: title, of: figure{key, S4}, most: most, unit: u}
 }
 
 // share wants one of s4's figures at most so many times another one.
 func share(title, key, of string, most float64) goal {
-	return goal{title: title, of: figure{key, nameS4}, by: figure{of, nameS4}, most: most}
+	return goal{title: title, of: figure{key, S4}, by: figure{of, S4}, most: most}
 }
 
 const (
@@ -64,12 +64,12 @@ func goals() []goal {
 		quicker("4 KB file, with index", "file", 10),
 		quicker("4 KB file, without", "fileFresh", 3),
 		quicker("all items parsed", "items", 6),
-		faster("big file, none/lz4", "stream", nameBorg, 2),
-		faster("big file, repokey-blake2/lz4", "sealed", nameBorg, 2),
-		faster("big file through ssh, none/lz4", "ssh", nameBorg, 1.5),
-		{title: "  of what ssh cat gives", of: figure{"ssh", nameS4}, by: figure{"ssh", nameCat}, least: 0.9},
-		faster("big file through ssh, repokey-blake2/lz4", "sshSealed", nameBorg, 1.5),
-		{title: "  of what ssh cat gives", of: figure{"sshSealed", nameS4}, by: figure{"ssh", nameCat}, least: 0.9},
+		faster("big file, none/lz4", "stream", Borg, 2),
+		faster("big file, repokey-blake2/lz4", "sealed", Borg, 2),
+		faster("big file through ssh, none/lz4", "ssh", Borg, 1.5),
+		{title: "  of what ssh cat gives", of: figure{"ssh", S4}, by: figure{"ssh", Cat}, least: 0.9},
+		faster("big file through ssh, repokey-blake2/lz4", "sshSealed", Borg, 1.5),
+		{title: "  of what ssh cat gives", of: figure{"sshSealed", S4}, by: figure{"ssh", Cat}, least: 0.9},
 		within("memory: 4 KB file, with index", "filePeak", listingMemory, mebi),
 		within("memory: 4 KB file, without", "fileFreshPeak", listingMemory, mebi),
 		within("memory: all items", "itemsPeak", listingMemory, mebi),
@@ -105,7 +105,7 @@ func goals() []goal {
 
 // judge compares the results with the project's targets, as far as they were
 // measured.
-func (r *report) judge() (all []target) {
+func (r *Report) judge() (all []target) {
 	for _, g := range goals() {
 		value, ok := r.median(g.of)
 		if g.by != (figure{}) {
