@@ -163,6 +163,22 @@ func sameMtime(l *Live, e *snapshot.Entry) bool {
 	return l.Mtime == e.Mtime || e.Mtime == 0 && l.Mtime < 0 || e.Mtime >= end && l.Mtime > e.Mtime
 }
 
+// AsOnDisk is e as it shows on a disk: with l's mtime where borg could not
+// record it, and without attributes that are no part of a file's metadata here.
+func AsOnDisk(l *Live, e *snapshot.Entry) *snapshot.Entry {
+	shown := *e
+	if sameMtime(l, e) {
+		shown.Mtime = l.Mtime
+	}
+	shown.Xattrs = nil
+	for _, x := range e.Xattrs {
+		if managed(x.Name) {
+			shown.Xattrs = append(shown.Xattrs, x)
+		}
+	}
+	return &shown
+}
+
 // madeUp tells whether e stands for a directory that the archive does not
 // record.
 func madeUp(e *snapshot.Entry) bool { return isDir(e.Mode) && e.Mtime == 0 && e.Ctime == 0 }

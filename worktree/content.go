@@ -1,6 +1,7 @@
 package worktree
 
 import (
+	"context"
 	"io"
 	"os"
 	"slices"
@@ -32,33 +33,39 @@ func (p *planner) sameContent(a, b *snapshot.Entry) (bool, error) {
 	return err == nil && slices.Equal(x, y), err
 }
 
-// holds tells whether the live file has the content of e, by reading it up to
-// the first difference.
+// holds tells whether the live file has the content of e.
 func (p *planner) holds(l *Live, e *snapshot.Entry) (bool, error) {
+	if p.o.Source == nil {
+		return l.Size == 0 && e.Size == 0, nil
+	}
+	return p.root.Holds(p.ctx, p.o.Source, l, e)
+}
+
+// Holds tells whether the live file has the content of e, by reading it up to
+// the first difference. One that cannot be read has not.
+func (r *Root) Holds(ctx context.Context, source Source, l *Live, e *snapshot.Entry) (bool, error) {
 	switch {
 	case l.Size != e.Size || e.Damaged:
 		return false, nil
 	case e.Size == 0:
 		return true, nil
-	case p.o.Source == nil:
-		return false, nil
 	}
-	extents, err := p.o.Source.Content(p.ctx, *e)
+	extents, err := source.Content(ctx, *e)
 	if err != nil {
 		return false, err
 	}
-	f, err := p.root.openFile(l.Path)
+	f, err := r.OpenFile(l.Path)
 	if err != nil {
-		return false, nil // what cannot be read is fetched
+		return false, nil
 	}
 	defer f.Close()
 	off := int64(0)
 	var buf []byte
 	for _, x := range extents {
-		if err := p.ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil {
 			return false, err
 		}
-		if buf = readExtent(f, off, x, buf); buf == nil || !p.o.Source.Verify(x.ID, buf) {
+		if buf = readExtent(f, off, x, buf); buf == nil || !source.Verify(x.ID, buf) {
 			return false, nil
 		}
 		off += int64(x.Size)
@@ -79,9 +86,9 @@ func readExtent(f *os.File, off int64, x snapshot.Extent, buf []byte) []byte {
 	return buf
 }
 
-// openFile opens the regular file at path for reading. It never waits for the
+// OpenFile opens the regular file at path for reading. It never waits for the
 // other end of a fifo.
-func (r *Root) openFile(path string) (*os.File, error) {
+func (r *Root) OpenFile(path string) (*os.File, error) {
 	dir, name, err := r.openParent(path)
 	if err != nil {
 		return nil, err

@@ -125,7 +125,7 @@ func (l *localFiles) read(p place, e snapshot.Extent, buf []byte) []byte {
 		if len(l.open) >= maxLocals {
 			l.close()
 		}
-		f, _ = l.root.openFile(p.path)
+		f, _ = l.root.OpenFile(p.path)
 		l.open[p.path] = f
 	}
 	if f == nil {

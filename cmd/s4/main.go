@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -36,6 +37,7 @@ type CLI struct {
 	Log     LogCmd     `cmd:"" help:"List the snapshots on one time line."`
 	Ls      LsCmd      `cmd:"" help:"List a directory as it was."`
 	Cat     CatCmd     `cmd:"" help:"Print a file as it was."`
+	Diff    DiffCmd    `cmd:"" help:"Show how two moments differ, or a moment and the live files."`
 	Restore RestoreCmd `cmd:"" help:"Bring paths back from a snapshot."`
 	Mount   MountCmd   `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`
 	Umount  UmountCmd  `cmd:"" help:"End a mount, also one that has lost its process."`
@@ -60,6 +62,7 @@ type app struct {
 	stderr io.Writer
 	log    *slog.Logger
 	access *reach.Access
+	after  int // arguments after --; -1 without one
 }
 
 func main() {
@@ -75,7 +78,7 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if err == nil {
 		return exitDone
 	}
-	if reportStart(err) {
+	if errors.Is(err, errDiffers) || reportStart(err) {
 		return exitCode(err)
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
@@ -124,7 +127,10 @@ func runContext(ctx context.Context, args []string, stdin io.Reader, stdout, std
 	if err != nil {
 		return hint.With(fmt.Errorf("%w: %w", snapshot.ErrUsage, err), "see: s4 --help")
 	}
-	a := &app{Globals: &cli.Globals, stdin: stdin, stdout: stdout, stderr: stderr, log: newLogger(stderr, cli.Verbose)}
+	a := &app{Globals: &cli.Globals, stdin: stdin, stdout: stdout, stderr: stderr, log: newLogger(stderr, cli.Verbose), after: -1}
+	if at := slices.Index(args, "--"); at >= 0 {
+		a.after = len(args) - at - 1
+	}
 	if a.access, err = reach.NewAccess(a.log, a.asker()); err != nil {
 		return err
 	}

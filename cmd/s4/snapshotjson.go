@@ -4,7 +4,6 @@ import (
 	"io/fs"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -59,9 +58,7 @@ func entryToJSON(path string, e snapshot.Entry) entryJSON {
 		Path: path, Type: typeName(e.Mode), Mode: strconv.FormatUint(uint64(e.Mode&0o7777), 8),
 		UID: e.UID, GID: e.GID, User: e.User, Group: e.Group, Size: e.Size,
 		Mtime: time.Unix(0, e.Mtime).UTC(), Target: e.Target, Links: e.Nlink, Damaged: e.Damaged,
-	}
-	if !utf8.ValidString(path) {
-		j.Bytes = []byte(path)
+		Bytes: bytesJSON(path),
 	}
 	return j
 }

