@@ -170,7 +170,7 @@ func TestWritersGoOn(t *testing.T) {
 			t.Fatal(err)
 		}
 		create(fmt.Sprint("all", rounds), ".")
-		runBorg(t, tree, "prune", "--lock-wait", "20", "--keep-last", "1", "--prefix", "all", repo)
+		runBorg(t, tree, "prune", "--lock-wait", "20", "--keep-last", "1", "--glob-archives", "all*", repo)
 		runBorg(t, tree, "compact", "--lock-wait", "20", "--threshold", "0", repo)
 		if now := largest(t, repo); now != place {
 			place = now

@@ -228,6 +228,15 @@ func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffe
 		return nil, err
 	}
 	defer r.fetching.Release(weight)
+	plain, err := r.fetch(ctx, id, expected, size, limit)
+	if errors.Is(err, disk.ErrFault) { // compaction cut the segment short meanwhile: the object is elsewhere
+		plain, err = r.fetch(ctx, id, expected, size, limit)
+	}
+	return plain, err
+}
+
+// fetch does all of object but the waiting.
+func (r *Repository) fetch(ctx context.Context, id ID, expected, size, limit int) (*buffer.Buffer, error) {
 	stored, err := r.store.get(ctx, id, expected)
 	if err != nil {
 		return nil, err
@@ -253,7 +262,7 @@ func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffe
 	return plain, err
 }
 
-// decode does all of object but the fetching.
+// decode does all of fetch but the fetching.
 func (r *Repository) decode(id ID, stored []byte, size, limit int) (*buffer.Buffer, error) {
 	var scratch []byte
 	if r.key.Encrypted {

@@ -115,8 +115,7 @@ func readPut(r io.ReaderAt, off int64, id [32]byte, sizeHint int, pool *buffer.P
 				err = errors.New("checksum is wrong")
 			}
 		}); fault != nil {
-			b.Release()
-			return nil, fault
+			err = fault // borg 1.1 truncates a segment before it removes it
 		}
 	}
 	if err != nil {
