@@ -112,6 +112,23 @@ func metadata(a, b *snapshot.Entry) (w What) {
 	return w
 }
 
+// Become tells what differs when a path turns from old to now: content where it
+// is said to, the rest by looking. Other than for two trees the time of a
+// directory counts.
+func Become(old, now *snapshot.Entry, content bool) What {
+	w := shape(old, now)
+	if w == Kind {
+		return w
+	}
+	if w |= metadata(old, now); old.Mtime != now.Mtime {
+		w |= Time
+	}
+	if content {
+		w |= Content
+	}
+	return w
+}
+
 // shape compares type, and content as far as the entries themselves hold it.
 func shape(a, b *snapshot.Entry) What {
 	switch {

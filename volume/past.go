@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/s4-storage/s4/borgio"
@@ -19,6 +20,7 @@ type Past struct {
 	*history.History
 	Index   *index.Index
 	sources []*history.BorgSource
+	log     *slog.Logger
 	// Remote tells whether looking for news needs the network.
 	Remote bool
 }
@@ -63,6 +65,7 @@ func (p *Past) open(a *reach.Access) {
 	for _, s := range p.sources {
 		sources = append(sources, s)
 	}
+	p.log = a.Log()
 	p.History = history.New(history.Options{Index: p.Index, Sources: sources, Logger: a.Log()})
 }
 

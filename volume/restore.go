@@ -2,23 +2,34 @@ package volume
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
+	"github.com/s4-storage/s4/diff"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/pathspec"
+	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
 )
 
+// ReplacedDir is where files lie that a restore with Keep replaced, each time
+// in a directory of its own.
+const ReplacedDir = LocalDir + "/replaced"
+
 // RestoreOptions choose what to bring back, and where to.
 type RestoreOptions struct {
 	When   string   // TIME
-	Paths  []string // below the volume's root; none is all of it
+	Paths  []string // below the volume's root, or patterns; none is all of it
 	To     string   // another directory; "" is the volume itself
+	DryRun bool     // it will not be applied: nothing is made for it
 	Force  bool     // also over changes that no snapshot holds
+	Keep   bool     // over those, too, but move what they replace to ReplacedDir
 	Report Reporter
 }
 
@@ -26,51 +37,57 @@ type RestoreOptions struct {
 type Restore struct {
 	Snapshot snapshot.Info
 	Plan     *worktree.Plan
-	volume   *Volume
+	// Refused are the paths that it would replace although no snapshot holds
+	// what is there. While there are any, Apply does nothing.
+	Refused []string
+	// Kept is the directory below the volume's root into which what is
+	// replaced moves; "" without RestoreOptions.Keep.
+	Kept     string
+	volume   *Volume // nil where there is none
 	tree     tree
 	root     *worktree.Root
 	options  worktree.Options
+	precious map[string]bool
+	inPlace  bool
 	force    bool
 	report   Reporter
-	done     func()
+	done     []func()
 }
 
-// PlanRestore works out what a restore would change. Paths that the snapshot
-// does not have stay as they are. Close the result after use.
+// PlanRestore works out what a restore would change in the volume, which may
+// be nil when it is to another directory. Paths that the snapshot does not
+// have stay as they are. Close the result after use.
 //
-// Errors: fs.ErrNotExist for a moment or path; snapshot.ErrRefused when it
-// would overwrite what no snapshot holds.
-func (v *Volume) PlanRestore(ctx context.Context, past *Past, o RestoreOptions) (*Restore, error) {
-	s, err := past.Resolve(ctx, o.When)
+// Errors: fs.ErrNotExist for a moment or path.
+func (p *Past) PlanRestore(ctx context.Context, v *Volume, o RestoreOptions) (_ *Restore, err error) {
+	switch {
+	case o.To == "" && v == nil:
+		return nil, fmt.Errorf("%w: without a volume a directory to restore to is needed", snapshot.ErrUsage)
+	case o.To != "" && o.Keep:
+		return nil, fmt.Errorf("%w: only a volume has a place to keep what is replaced", snapshot.ErrUsage)
+	}
+	s, err := p.Resolve(ctx, o.When)
 	if err != nil {
 		return nil, err
 	}
-	t, err := past.withContent(ctx, s)
+	if err := p.ensure(ctx, &s, o.Report); err != nil {
+		return nil, err
+	}
+	t, err := p.withContent(ctx, s)
 	if err != nil {
 		return nil, err
 	}
-	r := &Restore{Snapshot: s, volume: v, tree: t, force: o.Force, report: o.Report, done: func() {}}
-	paths := make([]string, len(o.Paths))
-	for i, p := range o.Paths {
-		if paths[i], err = cleanPath(p); err != nil {
-			return nil, err
+	r := &Restore{Snapshot: s, volume: v, tree: t, inPlace: o.To == "", force: o.Force, report: o.Report, precious: map[string]bool{}}
+	defer func() {
+		if err != nil {
+			r.Close()
 		}
-		if there, err := r.tree.holds(ctx, paths[i]); err != nil {
-			return nil, err
-		} else if !there {
-			return nil, hint.With(fmt.Errorf("%q was not there at %s: %w", p, s.Dir, fs.ErrNotExist),
-				"see when it was with: s4 log "+p)
-		}
-	}
-	if o.To == "" {
-		if err := v.acquire(); err != nil {
-			return nil, err
-		}
-		r.root, r.options, r.done, err = v.worktree(ctx)
-	} else {
-		err = r.openTarget(o.To)
-	}
+	}()
+	paths, err := t.choose(ctx, o.Paths)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.open(ctx, o); err != nil {
 		return nil, err
 	}
 	r.options.Paths = paths
@@ -80,14 +97,106 @@ func (v *Volume) PlanRestore(ctx context.Context, past *Past, o RestoreOptions) 
 	if !named {
 		r.options.Exclude = allOfS4
 	}
-	if err := r.plan(ctx, o.To == ""); err != nil {
-		r.Close()
-		return nil, err
-	}
-	return r, nil
+	return r, r.plan(ctx)
 }
 
-func (r *Restore) openTarget(dir string) error {
+// choose makes paths of the snapshot out of paths and patterns.
+func (t tree) choose(ctx context.Context, specs []string) ([]string, error) {
+	there := func(path string) bool { return t.past.has(ctx, t.s, path) }
+	for i, spec := range specs {
+		clean, err := cleanPath(spec)
+		if err != nil {
+			return nil, err
+		}
+		specs[i] = clean
+		if !pathspec.IsPattern(clean) && !there(clean) {
+			return nil, t.missing(ctx, clean)
+		}
+	}
+	set, err := pathspec.New(specs, there)
+	if err != nil {
+		return nil, err
+	}
+	paths := slices.Clone(set.Literal())
+	for _, pattern := range set.Patterns() {
+		one, err := pathspec.New([]string{pattern}, nil)
+		if err != nil {
+			return nil, err
+		}
+		found, err := t.matches(ctx, one)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) == 0 {
+			return nil, t.missing(ctx, pattern)
+		}
+		paths = append(paths, found...)
+	}
+	return paths, nil
+}
+
+// matches lists what a pattern means, without what is below it.
+func (t tree) matches(ctx context.Context, set *pathspec.Set) (paths []string, err error) {
+	roots := set.Roots()
+	if roots == nil {
+		roots = []string{""}
+	}
+	last := ""
+	for _, root := range roots {
+		for n, err := range t.Walk(ctx, root) {
+			if errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			below := last != "" && strings.HasPrefix(n.Path, last+"/")
+			if n.Path != "" && !below && set.Match(n.Path) {
+				paths = append(paths, n.Path)
+				last = n.Path
+			}
+		}
+	}
+	return paths, nil
+}
+
+// missing tells that path was not there, and where it is.
+func (t tree) missing(ctx context.Context, path string) error {
+	err := fmt.Errorf("%q was not there at %s: %w", path, t.s.Dir, fs.ErrNotExist)
+	held, errHeld := t.past.LastHeld(ctx, nil, []string{path})
+	if errHeld != nil {
+		return hint.With(err, "see what was there with: s4 ls "+t.s.Dir)
+	}
+	last := held[len(held)-1].Snapshot.Dir
+	return hint.With(err, fmt.Sprintf("it was last there at %s; bring it back with: s4 restore --deleted %s", last, quote.Shell(path)))
+}
+
+// open opens the directory to restore to.
+func (r *Restore) open(ctx context.Context, o RestoreOptions) error {
+	if o.To == "" {
+		if err := r.volume.acquire(); err != nil {
+			return err
+		}
+		r.done = append(r.done, r.volume.unlock)
+		root, options, done, err := r.volume.worktree(ctx)
+		if err != nil {
+			return err
+		}
+		r.root, r.options = root, options
+		r.done = append(r.done, done)
+		if o.Keep {
+			r.Kept = ReplacedDir + "/" + time.Now().UTC().Format(snapshot.DirFormat)
+		}
+		return nil
+	}
+	dir := o.To
+	if _, err := os.Stat(dir); o.DryRun && errors.Is(err, fs.ErrNotExist) {
+		// An empty one stands in for it.
+		if dir, err = os.MkdirTemp("", "s4-"); err != nil {
+			return fmt.Errorf("restore to %s: %w", o.To, err)
+		}
+		r.done = append(r.done, func() { _ = os.Remove(dir) })
+	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("restore to %s: %w", dir, err)
 	}
@@ -95,14 +204,14 @@ func (r *Restore) openTarget(dir string) error {
 	if err != nil {
 		return fmt.Errorf("restore to %s: %w", dir, err)
 	}
-	r.root, r.done = root, func() { _ = root.Close() }
+	r.root = root
+	r.done = append(r.done, func() { _ = root.Close() })
 	return nil
 }
 
-func (r *Restore) plan(ctx context.Context, inPlace bool) error {
+func (r *Restore) plan(ctx context.Context) error {
 	o := worktree.PlanOptions{Options: r.options, Source: r.tree}
-	precious := map[string]bool{}
-	if inPlace {
+	if r.inPlace {
 		base, ok, err := r.tree.past.newestIn(ctx, r.Snapshot.Source, r.volume.state.Base.is)
 		if err != nil {
 			return err
@@ -110,14 +219,14 @@ func (r *Restore) plan(ctx context.Context, inPlace bool) error {
 		if ok && base.Indexed {
 			o.Base = tree{past: r.tree.past, s: base}
 		}
-		for c, err := range r.volume.changes(ctx, r.tree.past) {
+		for c, err := range r.volume.changes(ctx, r.tree.past, r.options.Paths...) {
 			if err != nil && c.Path == "" {
 				return err
 			}
 			if written, err := writtenByUs(ctx, r.root, r.options.Stamps, c.Path); err != nil {
 				return err
 			} else if !written {
-				precious[c.Path] = true
+				r.precious[c.Path] = true
 			}
 		}
 	}
@@ -126,14 +235,11 @@ func (r *Restore) plan(ctx context.Context, inPlace bool) error {
 		return err
 	}
 	r.Plan = plan
-	if r.force {
-		return nil
-	}
-	for _, a := range plan.Actions {
+	for i := range plan.Actions {
+		a := &plan.Actions[i]
 		lost := a.Op == worktree.Replace || a.Op == worktree.Delete || a.Op == worktree.MakeLink && a.Old != nil
-		if lost && (!inPlace || precious[a.Path]) {
-			return hint.With(fmt.Errorf("%w: %q has changes that no snapshot holds", snapshot.ErrRefused, a.Path),
-				"push first with: s4 push, restore beside it with --to DIR, or give them up with --force")
+		if lost && !r.force && r.Kept == "" && (!r.inPlace || r.precious[a.Path]) {
+			r.Refused = append(r.Refused, a.Path)
 		}
 	}
 	return nil
@@ -155,10 +261,54 @@ func writtenByUs(ctx context.Context, root *worktree.Root, stamps *worktree.Stam
 	return false, nil
 }
 
-// Apply carries the plan out.
+// Refusal is snapshot.ErrRefused when there is something that Apply must not
+// overwrite.
+func (r *Restore) Refusal() error {
+	if len(r.Refused) == 0 {
+		return nil
+	}
+	more := ""
+	if n := len(r.Refused) - 1; n > 0 {
+		more = fmt.Sprintf(", and so have %d more", n)
+	}
+	advice := "push first with: s4 push, move them aside with --keep, restore beside them with --to DIR, or give them up with --force"
+	if !r.inPlace {
+		advice = "choose an empty directory, or overwrite with --force"
+	}
+	return hint.With(fmt.Errorf("%w: %q has changes that no snapshot holds%s", snapshot.ErrRefused, r.Refused[0], more), advice)
+}
+
+// What tells how the path of an action changes.
+func (r *Restore) What(a *worktree.Action) diff.What {
+	var old *snapshot.Entry
+	if a.Old != nil {
+		e := a.Old.Entry
+		e.Xattrs, _ = r.root.Xattrs(a.Path) // only to tell; what cannot be read shows as changed
+		old = &e
+	}
+	switch a.Op {
+	case worktree.Create:
+		return diff.Added
+	case worktree.Delete:
+		return diff.Removed
+	case worktree.MakeLink:
+		if old == nil {
+			return diff.Added | diff.Links
+		}
+		return diff.Links
+	}
+	return diff.Become(old, worktree.AsOnDisk(a.Old, a.New), a.Op == worktree.Replace)
+}
+
+// Apply carries the plan out. Errors: snapshot.ErrRefused as Refusal gives it,
+// and those of [worktree.Root.Apply].
 func (r *Restore) Apply(ctx context.Context) (worktree.Result, error) {
+	if err := r.Refusal(); err != nil {
+		return worktree.Result{}, err
+	}
 	result, err := r.root.Apply(ctx, r.Plan, worktree.ApplyOptions{
-		Source: r.tree, Stamps: r.options.Stamps, Force: r.force, Log: r.volume.log,
+		Source: r.tree, Stamps: r.options.Stamps, Force: r.force, Log: r.tree.past.log, Sync: worktree.SyncReplaced,
+		Keep: r.Kept, Keeps: func(path string) bool { return r.precious[path] },
 		Progress: func(p worktree.Progress) {
 			r.report.progress(Progress{Verb: "restoring", Files: int64(p.Done), TotalFiles: int64(p.Actions), Bytes: p.Bytes, TotalBytes: p.AllOfThem})
 		},
@@ -171,6 +321,8 @@ func (r *Restore) Apply(ctx context.Context) (worktree.Result, error) {
 
 // Close lets go of the directory and of the volume's lock.
 func (r *Restore) Close() {
-	r.done()
-	r.volume.unlock()
+	for _, done := range slices.Backward(r.done) {
+		done()
+	}
+	r.done = nil
 }

@@ -112,8 +112,9 @@ type Change struct {
 	Kind worktree.Kind `json:"kind"`
 }
 
-// changes yields what is not pushed. Without a base every path is.
-func (v *Volume) changes(ctx context.Context, past *Past) iter.Seq2[Change, error] {
+// changes yields what is not pushed, of these paths or of all. Without a base
+// every path is.
+func (v *Volume) changes(ctx context.Context, past *Past, paths ...string) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		root, o, done, err := v.worktree(ctx)
 		if err != nil {
@@ -121,6 +122,7 @@ func (v *Volume) changes(ctx context.Context, past *Past) iter.Seq2[Change, erro
 			return
 		}
 		defer done()
+		o.Paths = paths
 		base, ok, err := v.base(ctx, past)
 		if err != nil {
 			yield(Change{}, err)

@@ -7,6 +7,7 @@
 //	    config          what is different here (a remote's URL after a clone)
 //	    state.json      what was last pushed or pulled, what was seen at each repository
 //	    lock            held by the process that changes the volume
+//	    replaced/       what restore --keep moved aside, by time
 //	    mount.log       what a mount in the background had to say
 //
 // The index and the stamps lie outside the volume; see places.go for why.

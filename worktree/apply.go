@@ -24,13 +24,22 @@ const (
 	SyncOnce Sync = iota // one syncfs at the end, before stamps are recorded
 	SyncEach             // each file before its rename, and one syncfs at the end
 	SyncNone             // never
+	// SyncReplaced makes each file durable that takes another's place, before
+	// its rename, and the rest with one syncfs at the end: what was there is
+	// never lost to a power failure, and what was not can be fetched again.
+	SyncReplaced
 )
 
 // ApplyOptions are the options of [Root.Apply].
 type ApplyOptions struct {
-	Source   Source
-	Stamps   *Stamps // nil records none
-	Force    bool    // replace and delete also what changed after the plan was made
+	Source Source
+	Stamps *Stamps // nil records none
+	Force  bool    // replace and delete also what changed after the plan was made
+	// Keep is a directory below the root into which files move, under their
+	// whole path, before they are replaced or deleted; "" keeps none. It must
+	// be on their file system. Keeps chooses among them; nil chooses all.
+	Keep     string
+	Keeps    func(path string) bool
 	Sync     Sync
 	Parallel int            // files fetched at once; 0 means 8
 	Progress func(Progress) // called from one goroutine at a time, a few times a second and once at the end
@@ -50,10 +59,11 @@ type Result struct {
 	Metadata int   `json:"metadata"`
 	Linked   int   `json:"linked"`
 	Deleted  int   `json:"deleted"`
-	Fetched  int64 `json:"fetched"` // bytes that came from the source
-	Reused   int64 `json:"reused"`  // bytes that came from local files
-	Unowned  int   `json:"unowned"` // paths whose owner or group could not be set
-	Unset    int   `json:"unset"`   // paths whose attributes or flags could not all be set
+	Kept     int   `json:"kept,omitempty"` // files that moved to ApplyOptions.Keep
+	Fetched  int64 `json:"fetched"`        // bytes that came from the source
+	Reused   int64 `json:"reused"`         // bytes that came from local files
+	Unowned  int   `json:"unowned"`        // paths whose owner or group could not be set
+	Unset    int   `json:"unset"`          // paths whose attributes or flags could not all be set
 }
 
 // PathError is what went wrong with one path of a plan.

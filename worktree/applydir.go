@@ -60,6 +60,9 @@ func (a *applier) makeDir(ctx context.Context, x *Action) error {
 		if err := clearFlags(dir, name, x.Old.Flags); err != nil {
 			return err
 		}
+		if err := a.keep(dir, name, x); err != nil {
+			return err
+		}
 		if err := unix.Unlinkat(dir, name, 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}

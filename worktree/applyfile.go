@@ -81,7 +81,7 @@ func (a *applier) fill(ctx context.Context, f *os.File, x *Action) (uint64, erro
 		return 0, err
 	}
 	ino, err := a.setMeta(int(f.Fd()), x.New)
-	if err == nil && a.o.Sync == SyncEach {
+	if err == nil && (a.o.Sync == SyncEach || a.o.Sync == SyncReplaced && x.Old != nil) {
 		err = f.Sync()
 	}
 	return ino, err
@@ -104,6 +104,9 @@ func (a *applier) install(ctx context.Context, dir int, temp, name string, x *Ac
 	}
 	if x.Old != nil {
 		if err := clearFlags(dir, name, x.Old.Flags); err != nil {
+			return err
+		}
+		if err := a.keep(dir, name, x); err != nil {
 			return err
 		}
 		if isDir(x.Old.Mode) {
@@ -228,6 +231,9 @@ func (a *applier) remove(ctx context.Context, x *Action) error {
 	if isDir(x.Old.Mode) {
 		return removeDir(dir, name)
 	}
+	if err := a.keep(dir, name, x); err != nil {
+		return err
+	}
 	return unix.Unlinkat(dir, name, 0)
 }
 
@@ -286,8 +292,12 @@ func (a *applier) ownMeta(l Live) bool {
 	return a.inPlace[inode{l.Dev, l.Ino}]
 }
 
-// inTheWay says in words what a symlink or file on the way to a path means.
+// inTheWay says in words what a symlink, a file or nothing on the way to a path
+// means.
 func inTheWay(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("the directory above it vanished meanwhile: %w", snapshot.ErrRefused)
+	}
 	if errors.Is(err, unix.ELOOP) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.EXDEV) {
 		return fmt.Errorf("a directory above it was replaced (%w): %w", err, snapshot.ErrRefused)
 	}
