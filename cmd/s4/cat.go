@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -42,9 +44,22 @@ func (c *CatCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		defer f.Close()
+		widenPipe(a.stdout)
 		if _, err := f.WriteTo(a.stdout); err != nil {
 			return fmt.Errorf("read %s: %w", c.When, err)
 		}
 		return nil
 	})
+}
+
+// pipeBytes is how much a pipe is asked to hold: the most that the kernel
+// grants to everybody. With its own 64 KiB, reader and writer wake each other
+// up for each of these.
+const pipeBytes = 1 << 20
+
+// widenPipe makes a pipe hold more; whatever else it is stays as it is.
+func widenPipe(w io.Writer) {
+	if f, ok := w.(*os.File); ok {
+		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, pipeBytes)
+	}
 }
