@@ -171,6 +171,11 @@ func readTime(r *msgpack.Reader) (time.Time, error) {
 	if err != nil || s == "" {
 		return time.Time{}, err
 	}
+	return parseTime(s)
+}
+
+// parseTime reads a time as Borg writes it: UTC, of late with its zone.
+func parseTime(s string) (time.Time, error) {
 	t, err := time.Parse("2006-01-02T15:04:05", s)
 	if err != nil {
 		t, err = time.Parse(time.RFC3339, s)

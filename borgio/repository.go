@@ -28,6 +28,12 @@ type Options struct {
 	Environ func(string) (string, bool)
 	// Logger gets what is worth knowing but no error; nil discards it.
 	Logger *slog.Logger
+	// Remember is told the timestamp of each manifest and gives that of the
+	// newest it was ever told for that repository, across runs; a manifest
+	// that is older than it was rolled back, and the log says so. With nil, a
+	// Repository remembers what it has met itself, and what borg has noted on
+	// this machine.
+	Remember func(id ID, manifest time.Time) (newest time.Time)
 	// CacheBytes is how much decoded file content is kept; 0 is 32 MiB.
 	CacheBytes int64
 	// Timeout is how long a remote that gives no answer is put up with; 0 is
@@ -54,9 +60,12 @@ const (
 
 // Repository is an open repository. It is safe for concurrent use.
 type Repository struct {
-	id    ID
-	env   keys.Environ
-	log   *slog.Logger
+	id  ID
+	env keys.Environ
+	log *slog.Logger
+
+	remember func(id ID, manifest time.Time) (newest time.Time) // may be nil
+
 	store store
 	key   *keys.Key
 	comp  *compress.Decompressor
@@ -111,6 +120,7 @@ func open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 	r := &Repository{
 		env:      opts.Environ,
 		log:      opts.Logger,
+		remember: opts.Remember,
 		pool:     &buffer.Pool{},
 		fetching: semaphore.NewWeighted(fetchBytes),
 		ahead:    semaphore.NewWeighted(aheadBytes),
@@ -312,8 +322,10 @@ func (r *Repository) freshManifest(ctx context.Context) (*Manifest, error) {
 			return nil, err
 		}
 		r.mu.Lock()
+		before := r.manifest
 		r.manifest, r.state = m, state
 		r.mu.Unlock()
+		r.checkRollback(m, before)
 	}
 	own := *m
 	own.Archives = slices.Clone(m.Archives)
@@ -342,6 +354,32 @@ func (r *Repository) readManifest(ctx context.Context) (*Manifest, error) {
 		return nil, damaged(manifestID, "tam", "the manifest is not authenticated, though it must be")
 	}
 	return m, nil
+}
+
+// checkRollback warns of a manifest that is older than one that was there:
+// whoever holds the repository put an old state back, and archives may be
+// missing from it. What it still names is as good as ever, so it is served.
+// before may be nil.
+func (r *Repository) checkRollback(m, before *Manifest) {
+	if m.Timestamp.IsZero() { // not even borg 1.0 wrote such
+		return
+	}
+	newest, err := parseTime(keys.ManifestRemembered(r.env, r.id))
+	if err != nil {
+		newest = m.Timestamp
+	}
+	if before != nil && before.Timestamp.After(newest) {
+		newest = before.Timestamp
+	}
+	if r.remember != nil {
+		if t := r.remember(r.id, m.Timestamp); t.After(newest) {
+			newest = t
+		}
+	}
+	if newest.After(m.Timestamp) {
+		r.log.Warn("the repository was rolled back to an older state: archives may be missing",
+			"repository", r.id, "manifest", m.Timestamp, "newest seen", newest)
+	}
 }
 
 // Archive reads an archive's description by its id in the manifest.

@@ -186,7 +186,8 @@ func (a *Access) Open(ctx context.Context, loc borgio.Location) (*borgio.Reposit
 		Passphrase: func(ctx context.Context) (string, error) {
 			return a.ask(ctx, fmt.Sprintf("Passphrase for %s: ", loc))
 		},
-		Logger: a.Log(),
+		Remember: a.remember,
+		Logger:   a.Log(),
 	})
 	return r, Explain(err, loc)
 }

@@ -141,12 +141,34 @@ func parseKeyfile(data string) (owner [32]byte, text string, err error) {
 // TAMRemembered reports whether borg has noted on this machine that the
 // repository's manifest must be authenticated.
 func TAMRemembered(env Environ, id [32]byte) bool {
-	dir, err := env.configDir("BORG_SECURITY_DIR", "security")
-	if err != nil {
-		return false
+	path, err := securityFile(env, id, "tam_required")
+	if err == nil {
+		_, err = os.Stat(path)
 	}
-	_, err = os.Stat(filepath.Join(dir, hex.EncodeToString(id[:]), "tam_required"))
 	return err == nil
+}
+
+// ManifestRemembered gives the timestamp of the newest manifest of the
+// repository that borg itself has met on this machine, as Borg writes it; "" if
+// it has noted none.
+func ManifestRemembered(env Environ, id [32]byte) string {
+	path, err := securityFile(env, id, "manifest-timestamp")
+	if err != nil {
+		return ""
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return ""
+	}
+	defer f.Close()
+	text, _ := io.ReadAll(io.LimitReader(f, 64)) // a part of it is no time
+	return strings.TrimSpace(string(text))
+}
+
+// securityFile is where borg notes something about the repository.
+func securityFile(env Environ, id [32]byte, name string) (string, error) {
+	dir, err := env.configDir("BORG_SECURITY_DIR", "security")
+	return filepath.Join(dir, hex.EncodeToString(id[:]), name), err
 }
 
 // HasPassphraseEnv reports whether the Environ gives a passphrase, so that
