@@ -38,6 +38,7 @@ type BorgSource struct {
 var (
 	_ snapshot.Source = (*BorgSource)(nil)
 	_ recaller        = (*BorgSource)(nil)
+	_ finder          = (*BorgSource)(nil)
 )
 
 const (
@@ -228,17 +229,7 @@ func (s *BorgSource) describe(ctx context.Context, repo *borgio.Repository, ref 
 func (s *BorgSource) Items(ctx context.Context, info snapshot.Info) iter.Seq2[*snapshot.Item, error] {
 	return func(yield func(*snapshot.Item, error) bool) {
 		fail := func(err error) { yield(nil, fmt.Errorf("read archive %s: %w", info.Name, classify(err))) }
-		id, err := borgio.ParseID(info.Handle)
-		if err != nil {
-			fail(err)
-			return
-		}
-		repo, err := s.Repository(ctx)
-		if err != nil {
-			fail(err)
-			return
-		}
-		a, err := repo.Archive(ctx, id)
+		repo, a, err := s.archive(ctx, info)
 		if err != nil {
 			fail(err)
 			return
@@ -254,6 +245,52 @@ func (s *BorgSource) Items(ctx context.Context, info snapshot.Info) iter.Seq2[*s
 			}
 		}
 	}
+}
+
+// FindItem gives what the archive has at a path other than the root's; the
+// last, as on extraction, where it has several. Only items that hold the
+// path's bytes are decoded. A path that is not there is fs.ErrNotExist.
+func (s *BorgSource) FindItem(ctx context.Context, info snapshot.Info, path string) (*snapshot.Item, error) {
+	repo, a, err := s.archive(ctx, info)
+	if err != nil {
+		return nil, fmt.Errorf("read archive %s: %w", info.Name, classify(err))
+	}
+	scan := repo.Scan(ctx, a, nil)
+	defer scan.Close()
+	c := converter{log: s.log.With("archive", info.Name)}
+	found, want := false, []byte(path)
+	for scan.Next() {
+		for scan.NextItem() {
+			if !bytes.Contains(scan.Raw(), want) {
+				continue
+			}
+			if it := scan.Item(); it != nil && it.Path == path {
+				c.item(it)
+				found = true
+			}
+		}
+	}
+	switch err := scan.Err(); {
+	case err != nil:
+		return nil, fmt.Errorf("read archive %s: %w", info.Name, classify(err))
+	case !found:
+		return nil, fs.ErrNotExist
+	}
+	return &c.out, nil
+}
+
+// archive gives the archive of a snapshot, and the repository it is in.
+func (s *BorgSource) archive(ctx context.Context, info snapshot.Info) (*borgio.Repository, *borgio.Archive, error) {
+	id, err := borgio.ParseID(info.Handle)
+	if err != nil {
+		return nil, nil, err
+	}
+	repo, err := s.Repository(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err := repo.Archive(ctx, id)
+	return repo, a, err
 }
 
 // Open implements [snapshot.Source].
@@ -281,6 +318,7 @@ const (
 	modeType    = 0o170000
 	modeSymlink = 0o120000
 	modeDir     = 0o040000
+	modeRegular = 0o100000
 )
 
 func (c *converter) item(it *borgio.Item) *snapshot.Item {

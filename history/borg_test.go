@@ -92,6 +92,23 @@ func TestBorgRepository(t *testing.T) {
 	defer src.Close()
 	h, _ := newHistory(t, src)
 	must(t, h.Refresh(t.Context()))
+	peeked := map[string]string{}
+	for _, path := range []string{"another name", "fifo", "link", "stays", "sub", "sub/file", "\xff\xfe", "", "tays", "nothing"} {
+		first := line(t, h)[0]
+		f, err := h.Peek(t.Context(), first.Num, path)
+		must(t, err)
+		if f == nil {
+			continue
+		}
+		var got strings.Builder
+		_, err = f.WriteTo(&got)
+		must(t, err)
+		must(t, f.Close())
+		peeked[path] = got.String()
+		if first.Indexed {
+			t.Fatal("peeking indexed the snapshot")
+		}
+	}
 	must(t, h.Fill(t.Context(), FillOptions{}))
 
 	infos := line(t, h)
@@ -112,6 +129,17 @@ func TestBorgRepository(t *testing.T) {
 		if got := content(t, h, infos[0].Num, path); got != want {
 			t.Errorf("%q holds %d bytes, want %d", path, len(got), len(want))
 		}
+		got, ok := peeked[path]
+		if hardlink := want == "first"; ok && got != want || !ok && !hardlink {
+			t.Errorf("%q was peeked at as %d bytes, want %d", path, len(got), len(want))
+		}
+		delete(peeked, path)
+	}
+	if len(peeked) > 0 {
+		t.Errorf("peeked at what is no file: %q", peeked)
+	}
+	if f, err := h.Peek(t.Context(), infos[0].Num, "stays"); f != nil || err != nil {
+		t.Errorf("peeked at what is indexed: %v, %v", f, err)
 	}
 	one, err := h.Find(t.Context(), infos[0].Num, "sub/file")
 	must(t, err)

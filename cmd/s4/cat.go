@@ -32,14 +32,7 @@ Examples:
 // Run does it.
 func (c *CatCmd) Run(ctx context.Context, a *app) error {
 	return a.withMoment(ctx, c.lookFlags, c.When, func(_ *volume.Volume, past *volume.Past, s snapshot.Info, path string) error {
-		e, err := find(ctx, past, s, path)
-		if err != nil {
-			return err
-		}
-		if e.Mode&unix.S_IFMT != unix.S_IFREG {
-			return usage("%s is not a file", c.When)
-		}
-		f, err := past.Open(ctx, s.Num, e)
+		f, err := c.open(ctx, past, s, path)
 		if err != nil {
 			return err
 		}
@@ -50,6 +43,20 @@ func (c *CatCmd) Run(ctx context.Context, a *app) error {
 		}
 		return nil
 	})
+}
+
+func (c *CatCmd) open(ctx context.Context, past *volume.Past, s snapshot.Info, path string) (snapshot.File, error) {
+	if f, err := past.Peek(ctx, s.Num, path); f != nil || err != nil {
+		return f, err
+	}
+	e, err := find(ctx, past, s, path)
+	if err != nil {
+		return nil, err
+	}
+	if e.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, usage("%s is not a file", c.When)
+	}
+	return past.Open(ctx, s.Num, e)
 }
 
 // pipeBytes is how much a pipe is asked to hold: the most that the kernel
