@@ -13,9 +13,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
-
-	"golang.org/x/crypto/blake2b"
-
+	"github.com/s4-storage/s4/borgio/internal/blake2b"
 	"github.com/s4-storage/s4/borgio/internal/fault"
 )
 
@@ -100,13 +98,7 @@ func New(typ byte, m *Material) (*Key, error) {
 func (k *Key) hash(hashKey, data []byte) (sum [32]byte) {
 	switch {
 	case k.blake2:
-		h, err := blake2b.New256(nil)
-		if err != nil { // only a key could be wrong, and there is none
-			return [32]byte{}
-		}
-		h.Write(hashKey)
-		h.Write(data)
-		h.Sum(sum[:0])
+		return blake2b.Sum256(hashKey, data)
 	case !k.Keyed:
 		return sha256.Sum256(data)
 	default:
