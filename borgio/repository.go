@@ -54,8 +54,8 @@ const (
 	// fetchBytes bounds the objects that are being fetched and opened;
 	// aheadBytes the plaintexts that are there before anyone asked for them,
 	// over all streams.
-	fetchBytes = 20 << 20
-	aheadBytes = 12 << 20
+	fetchBytes = 32 << 20
+	aheadBytes = 24 << 20
 )
 
 // Repository is an open repository. It is safe for concurrent use.
