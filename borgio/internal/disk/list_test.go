@@ -182,3 +182,22 @@ func TestLongSearch(t *testing.T) {
 		t.Error("the search went on")
 	}
 }
+
+// TestBadSector: what the disk cannot give is damage of the object, not of
+// the whole repository.
+func TestBadSector(t *testing.T) {
+	r := mustOpen(t, copyNone(t), quiet)
+	p, ok, _, err := r.find(manifest)
+	if err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	f, err := os.Open("/proc/self/mem") // nothing is mapped at its beginning: EIO
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.files[p.segment] = f
+	_, err = r.Get(t.Context(), manifest, 0)
+	if _, ok := errors.AsType[*ObjectError](err); !ok || !errors.Is(err, unix.EIO) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -204,6 +204,9 @@ func (s *Repository) Get(ctx context.Context, id [32]byte, sizeHint int) (*buffe
 			if b, failure = s.read(p, id, sizeHint); failure == nil {
 				return b, nil
 			}
+			if errors.Is(failure, unix.EIO) && !errors.Is(failure, fault.ErrIntegrity) { // bad sectors
+				return nil, &ObjectError{"segment", fmt.Errorf("read segment %d: %w", p.segment, failure)}
+			}
 			if !errors.Is(failure, fs.ErrNotExist) && !errors.Is(failure, fault.ErrIntegrity) {
 				return nil, fmt.Errorf("read segment %d: %w", p.segment, failure)
 			}
