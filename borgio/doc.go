@@ -14,7 +14,8 @@
 // archive is an object that describes one backup and lists the objects whose
 // plaintexts, joined, are its item stream; an item is one file, directory,
 // link or device with its metadata. A regular file's item lists its chunks:
-// the objects whose plaintexts, joined, are its content.
+// the objects whose plaintexts, joined, are its content. A section is a piece of an item stream that archives have
+// in common as long as nothing in it changes.
 //
 // # Format
 //
@@ -45,6 +46,8 @@
 //     within a bound, then the id and the length; manifests and archives by
 //     their own authentication too. Damage is an [*IntegrityError] of the one
 //     object that it hit.
+//   - An authentic manifest that is older than one met before is served, with a
+//     warning: see Options.Remember.
 //   - Lengths are checked against bounds before memory is taken for them.
 //   - No call waits for a remote without end: see Options.Timeout.
 //   - Names and paths are raw bytes in strings, never normalised.

@@ -53,3 +53,50 @@ func Example() {
 	// changed
 	// dir/text 17390
 }
+
+// Follow a repository's archives, and look only at what is new in each.
+func ExampleRepository_Scan() {
+	ctx := context.Background()
+	repo, err := borgio.Open(ctx, borgio.Location{Path: "testdata/mode-none"}, borgio.Options{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer repo.Close()
+	manifest, err := repo.Manifest(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	known := map[borgio.ID]borgio.Section{}
+	look := func(ref borgio.ArchiveRef) error {
+		archive, err := repo.Archive(ctx, ref.ID)
+		if err != nil {
+			return err
+		}
+		scan := repo.Scan(ctx, archive, known)
+		defer scan.Close()
+		for scan.Next() {
+			if scan.Known() {
+				fmt.Println(ref.Name, "has a section that was there before")
+				continue
+			}
+			for scan.NextItem() {
+				if item := scan.Item(); item != nil {
+					fmt.Println(ref.Name, "has", item.Path)
+				}
+			}
+			section := scan.Section()
+			known[section.Objects[0]] = section
+		}
+		return scan.Err()
+	}
+	second := manifest.Archives[1]
+	for range 2 {
+		if err := look(second); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output:
+	// second has hello.txt.new
+	// second has dir/text
+	// second has a section that was there before
+}
