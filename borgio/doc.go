@@ -14,8 +14,9 @@
 // archive is an object that describes one backup and lists the objects whose
 // plaintexts, joined, are its item stream; an item is one file, directory,
 // link or device with its metadata. A regular file's item lists its chunks:
-// the objects whose plaintexts, joined, are its content. A section is a piece of an item stream that archives have
-// in common as long as nothing in it changes.
+// the objects whose plaintexts, joined, are its content. A section is a piece
+// of an item stream that archives have in common as long as nothing in it
+// changes.
 //
 // # Format
 //
