@@ -14,7 +14,7 @@ import (
 )
 
 const infoColumns = `s.num, s.indexed, s.handle, s.ident, s.parent, s.volume, s.name, s.time,
-	s.host, s.user, s.message, s.files, s.size, c.name, o.name
+	s.host, s.user, s.message, s.files, s.size, c.name, o.name, s.key, s.chain
 	FROM snapshot s JOIN chain c ON c.id = s.chain JOIN source o ON o.id = c.source`
 
 func scanInfo(row []driver.Value) snapshot.Info {

@@ -212,6 +212,7 @@ func checkModel(t *testing.T, x *Index, snaps []modelSnapshot, indexed map[strin
 		}
 		checkVersions(t, x, chain)
 	}
+	checkSearch(t, x, m.chains)
 	all := append(slices.Clone(m.chains["one"]), m.chains["two"]...)
 	for _, a := range all {
 		for _, b := range all {

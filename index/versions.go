@@ -91,44 +91,61 @@ func (x *Index) Deleted(ctx context.Context, num, dir int64, after string, limit
 // scanVersions reads rows of entryColumns, since and until, in the chain of
 // snapshot num.
 func (x *Index) scanVersions(c *conn, query string, num int64, args ...driver.Value) (versions []PathVersion, err error) {
-	infos := map[int64]snapshot.Info{} // by key
-	var first, last snapshot.Info
-	err = c.query("SELECT "+infoColumns+" WHERE s.indexed AND s.chain = (SELECT chain FROM snapshot WHERE num = ?) ORDER BY s.key",
-		[]driver.Value{num}, func(row []driver.Value) error {
-			last = scanInfo(row)
-			if len(infos) == 0 {
-				first = last
-			}
-			infos[last.Num] = last
-			return nil
-		})
+	chain, _, err := c.integer("SELECT chain FROM snapshot WHERE num = ?", num)
 	if err != nil {
 		return nil, err
 	}
-	at := func(key int64, open snapshot.Info) (snapshot.Info, error) {
-		if key == 0 {
-			return open, nil
-		}
-		num, ok, err := c.integer("SELECT num FROM snapshot WHERE key = ?", key)
-		if err == nil && !ok {
-			err = fmt.Errorf("snapshot at %d: %w", key, fs.ErrNotExist)
-		}
-		return infos[num], err
+	b, err := loadBounds(c, chain)
+	if err != nil {
+		return nil, err
 	}
 	err = c.query(query, args, func(row []driver.Value) error {
-		var v PathVersion
-		var err error
-		if v.Entry, err = x.scan(c, row); err != nil {
-			return err
-		}
-		if v.First, err = at(row[4].(int64), first); err != nil {
-			return err
-		}
-		if v.Last, err = at(row[5].(int64), last); err != nil {
-			return err
-		}
+		v, err := x.scanVersion(c, b, chain, row)
 		versions = append(versions, v)
-		return nil
+		return err
 	})
 	return versions, err
+}
+
+// scanVersion makes a version of a row of entryColumns, since and until.
+func (x *Index) scanVersion(c *conn, b *bounds, chain int64, row []driver.Value) (v PathVersion, err error) {
+	if v.Entry, err = x.scan(c, row); err != nil {
+		return v, err
+	}
+	if v.First, err = b.at(row[4].(int64), b.first[chain]); err != nil {
+		return v, err
+	}
+	v.Last, err = b.at(row[5].(int64), b.last[chain])
+	return v, err
+}
+
+// bounds are the snapshots that intervals begin and end with.
+type bounds struct {
+	byKey       map[int64]snapshot.Info
+	first, last map[int64]snapshot.Info // by chain: what is meant by an open end
+}
+
+// loadBounds reads the indexed snapshots of a chain, or of all with 0.
+func loadBounds(c *conn, chain int64) (*bounds, error) {
+	b := &bounds{map[int64]snapshot.Info{}, map[int64]snapshot.Info{}, map[int64]snapshot.Info{}}
+	err := c.query("SELECT "+infoColumns+" WHERE s.indexed AND (?1 = 0 OR s.chain = ?1) ORDER BY s.key", []driver.Value{chain}, func(row []driver.Value) error {
+		s, key, of := scanInfo(row), row[15].(int64), row[16].(int64)
+		if b.first[of].Num == 0 {
+			b.first[of] = s
+		}
+		b.last[of], b.byKey[key] = s, s
+		return nil
+	})
+	return b, err
+}
+
+func (b *bounds) at(key int64, open snapshot.Info) (snapshot.Info, error) {
+	if key == 0 {
+		return open, nil
+	}
+	s, ok := b.byKey[key]
+	if !ok {
+		return s, fmt.Errorf("snapshot at %d: %w", key, fs.ErrNotExist)
+	}
+	return s, nil
 }
