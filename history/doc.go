@@ -6,6 +6,9 @@
 //   - time line: the snapshots of all sources, oldest first, each once: what
 //     two sources hold with the same [snapshot.Info.ID] is one snapshot.
 //   - TIME: what a person types for a moment, see [History.Resolve].
+//   - series: the snapshots of the time line that show one tree as it changed,
+//     whichever sources hold them; see [snapshot.Info.Series].
+//   - trace: what one path was over time in one series.
 //   - to fill: to read the trees of snapshots that were announced into the
 //     index, newest first.
 //

@@ -39,6 +39,9 @@ func (e *TimeError) Error() string {
 
 func (e *TimeError) Unwrap() error { return fs.ErrNotExist }
 
+// listHint is what to do about a TIME that means none.
+const listHint = "list the snapshots with: s4 log"
+
 // Resolve finds the snapshot that a TIME means:
 //
 //	latest, latest~2              the newest, the second before it
@@ -60,7 +63,7 @@ func (h *History) Resolve(ctx context.Context, when string) (snapshot.Info, erro
 	r := resolver{timeline: l, now: h.now(), loc: h.loc}
 	i, err := r.resolve(when)
 	if err != nil {
-		return snapshot.Info{}, hint.With(fmt.Errorf("resolve: %w", err), "list the snapshots with: s4 log")
+		return snapshot.Info{}, hint.With(fmt.Errorf("resolve: %w", err), listHint)
 	}
 	return l.infos[i], nil
 }

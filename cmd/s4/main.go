@@ -37,6 +37,7 @@ type CLI struct {
 	Log     LogCmd     `cmd:"" help:"List the snapshots on one time line."`
 	Ls      LsCmd      `cmd:"" help:"List a directory as it was."`
 	Cat     CatCmd     `cmd:"" help:"Print a file as it was."`
+	Find    FindCmd    `cmd:"" help:"Find paths by name over all of time."`
 	Diff    DiffCmd    `cmd:"" help:"Show how two moments differ, or a moment and the live files."`
 	Restore RestoreCmd `cmd:"" help:"Bring paths back from a snapshot."`
 	Mount   MountCmd   `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`

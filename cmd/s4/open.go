@@ -89,6 +89,39 @@ func (a *app) past(ctx context.Context, v *volume.Volume) (*volume.Past, error) 
 	return past, nil
 }
 
+// gaps are the snapshots that an answer about all of time leaves out.
+type gaps struct {
+	Missing []string `json:"not_indexed"` // their names under .s4/history
+	broken  error    // what to end with when all else is told; nil where a source is only out of reach
+}
+
+// complete indexes what is not yet, and says in one line what cannot be.
+func (a *app) complete(ctx context.Context, past *volume.Past) (gaps, error) {
+	g := gaps{Missing: []string{}}
+	report, done := a.reporter()
+	missing, why := past.Complete(ctx, report)
+	done()
+	line, err := past.Timeline(ctx)
+	switch {
+	case err != nil:
+		return g, err
+	case len(missing) == 0 || len(missing) == len(line):
+		return g, why
+	}
+	for _, s := range missing {
+		g.Missing = append(g.Missing, s.Dir)
+	}
+	if errors.Is(why, snapshot.ErrDamaged) || errors.Is(why, snapshot.ErrKey) {
+		g.broken = why
+	}
+	text := "not read yet"
+	if why != nil {
+		text, _, _ = strings.Cut(why.Error(), "\n")
+	}
+	a.warn("%d of %s left out, not indexed yet: %s", len(missing), count(int64(len(line)), "snapshot"), text)
+	return g, nil
+}
+
 // inVolume turns a path as the person typed it into one below the volume's
 // root: relative to where they are, "" for the root itself. Without a volume
 // it is below a repository's root.
