@@ -71,15 +71,27 @@ func (p *Past) Diff(ctx context.Context, v *Volume, o DiffOptions) (*Diff, error
 		return nil, err
 	}
 	d.Changes = diff.Moments(ctx, p.Index, d.From, to, keep.Match)
-	d.Weigh = diff.BySize
-	alike := diff.Alike(diff.ByTime)
-	if to.Source == d.From.Source {
-		d.Weigh, alike = diff.ByChunks(p.Index), diff.ByExtents(p.Index)
-	}
+	d.Weigh = p.weigh(d.From, to)
 	if !o.NoRenames {
-		d.Changes = diff.Renames(ctx, d.Changes, alike)
+		d.Changes = diff.Renames(ctx, d.Changes, p.alike(d.From, to))
 	}
 	return d, nil
+}
+
+// weigh is how changes between two snapshots are weighed.
+func (p *Past) weigh(a, b snapshot.Info) diff.Weigh {
+	if a.Source == b.Source {
+		return diff.ByChunks(p.Index)
+	}
+	return diff.BySize
+}
+
+// alike is how files that were renamed between two snapshots are known.
+func (p *Past) alike(a, b snapshot.Info) diff.Alike {
+	if a.Source == b.Source {
+		return diff.ByExtents(p.Index)
+	}
+	return diff.ByTime
 }
 
 // first is the snapshot that a comparison starts from.

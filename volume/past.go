@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 
 	"github.com/s4-storage/s4/borgio"
@@ -45,7 +46,8 @@ func (v *Volume) Past(ctx context.Context) (*Past, error) {
 		return nil, err
 	}
 	p := &Past{Index: ix}
-	for id, r := range v.state.Repositories {
+	for _, id := range slices.Sorted(maps.Keys(v.state.Repositories)) { // the same order each time
+		r := v.state.Repositories[id]
 		loc, err := reach.ParseLocation(r.URL)
 		if err != nil {
 			return nil, errors.Join(err, ix.Close())
