@@ -151,7 +151,11 @@ func (c *LogCmd) table(a *app, rows [][]string) error {
 				b.WriteString(strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell)+2))
 			}
 		}
-		if err := a.print("%s%s", b.String(), c.end()); err != nil {
+		text := b.String()
+		if !c.Null {
+			text = strings.TrimRight(text, " ")
+		}
+		if err := a.print("%s%s", text, c.end()); err != nil {
 			return err
 		}
 	}
