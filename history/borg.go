@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
-	"iter"
 	"log/slog"
 	"slices"
 	"strings"
@@ -225,26 +224,16 @@ func (s *BorgSource) describe(ctx context.Context, repo *borgio.Repository, ref 
 	return info, nil
 }
 
-// Items implements [snapshot.Source].
-func (s *BorgSource) Items(ctx context.Context, info snapshot.Info) iter.Seq2[*snapshot.Item, error] {
-	return func(yield func(*snapshot.Item, error) bool) {
-		fail := func(err error) { yield(nil, fmt.Errorf("read archive %s: %w", info.Name, classify(err))) }
-		repo, a, err := s.archive(ctx, info)
-		if err != nil {
-			fail(err)
-			return
-		}
-		c := converter{log: s.log.With("archive", info.Name)}
-		for it, err := range repo.Items(ctx, a) {
-			if err != nil {
-				fail(err)
-				return
-			}
-			if !yield(c.item(it), nil) {
-				return
-			}
-		}
+// Scan implements [snapshot.Source].
+func (s *BorgSource) Scan(ctx context.Context, info snapshot.Info, known []snapshot.Section) snapshot.Scanner {
+	scan := &borgScanner{archive: info.Name, convert: converter{log: s.log.With("archive", info.Name)}}
+	repo, a, err := s.archive(ctx, info)
+	if err != nil {
+		scan.failed = err
+		return scan
 	}
+	scan.Scanner = repo.Scan(ctx, a, borgSections(known))
+	return scan
 }
 
 // FindItem gives what the archive has at a path other than the root's; the

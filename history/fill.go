@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/snapshot"
@@ -31,6 +30,7 @@ const progressStep = 1000
 // error joins what went wrong. A source that cannot be reached is left alone
 // for the rest.
 func (h *History) Fill(ctx context.Context, o FillOptions) error {
+	defer h.x.Relax(ctx)
 	line, err := h.Timeline(ctx)
 	if err != nil {
 		return fmt.Errorf("fill: %w", err)
@@ -182,7 +182,9 @@ func (h *History) readTree(ctx context.Context, num int64, report func(int64)) e
 	if src == nil {
 		return fmt.Errorf("index %s: its source %s is not at hand: %w", info.Name, info.Source, snapshot.ErrUnreachable)
 	}
-	added, err := h.x.Add(ctx, num, counted(src.Items(ctx, info), report))
+	added, err := h.x.AddScan(ctx, num, func(known []snapshot.Section) snapshot.Scanner {
+		return counted(src.Scan(ctx, info, known), report)
+	})
 	if err != nil {
 		if _, gone := h.x.Snapshot(ctx, num); errors.Is(gone, fs.ErrNotExist) {
 			return errVanished
@@ -207,19 +209,22 @@ func (h *History) logSkipped(info snapshot.Info, added index.Added) {
 }
 
 // counted reports the items that pass.
-func counted(items iter.Seq2[*snapshot.Item, error], report func(int64)) iter.Seq2[*snapshot.Item, error] {
+func counted(s snapshot.Scanner, report func(int64)) snapshot.Scanner {
 	if report == nil {
-		return items
+		return s
 	}
-	return func(yield func(*snapshot.Item, error) bool) {
-		n := int64(0)
-		for it, err := range items {
-			if n++; n%progressStep == 0 {
-				report(n)
-			}
-			if !yield(it, err) {
-				return
-			}
-		}
+	return &countingScanner{Scanner: s, report: report}
+}
+
+type countingScanner struct {
+	snapshot.Scanner
+	report func(int64)
+	items  int64
+}
+
+func (s *countingScanner) NextItem() bool {
+	if s.items++; s.items%progressStep == 0 {
+		s.report(s.items)
 	}
+	return s.Scanner.NextItem()
 }

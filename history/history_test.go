@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"iter"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -46,8 +45,8 @@ func (s *fakeSource) Snapshots(context.Context) ([]snapshot.Info, error) {
 	return slices.Clone(s.infos), s.down
 }
 
-func (s *fakeSource) Items(ctx context.Context, info snapshot.Info) iter.Seq2[*snapshot.Item, error] {
-	return func(yield func(*snapshot.Item, error) bool) {
+func (s *fakeSource) Scan(ctx context.Context, info snapshot.Info, _ []snapshot.Section) snapshot.Scanner {
+	return snapshot.ScanItems(func(yield func(*snapshot.Item, error) bool) {
 		s.reads.Add(1)
 		s.mu.Lock()
 		down, damaged, hold := s.down, s.damaged, s.hold
@@ -74,7 +73,7 @@ func (s *fakeSource) Items(ctx context.Context, info snapshot.Info) iter.Seq2[*s
 		if damaged == info.Handle {
 			yield(nil, fmt.Errorf("half of it: %w", snapshot.ErrDamaged))
 		}
-	}
+	})
 }
 
 func (s *fakeSource) Open(_ context.Context, content []snapshot.Extent) (snapshot.File, error) {

@@ -23,13 +23,20 @@ type Added struct {
 
 const maxSkipped = 20
 
-// Add indexes a known snapshot from the stream of its items, in any order and
-// one at a time: memory does not grow with the archive. It does nothing, and
-// does not touch the stream, when the snapshot is indexed already. An error
-// of the stream undoes everything. Items that make no tree (absolute paths,
-// "..", a path twice) are left out and reported. Writers of other processes
-// wait meanwhile, readers don't.
+// Add is [Index.AddScan] for items that come without sections.
 func (x *Index) Add(ctx context.Context, num int64, items iter.Seq2[*snapshot.Item, error]) (Added, error) {
+	return x.AddScan(ctx, num, func([]snapshot.Section) snapshot.Scanner { return snapshot.ScanItems(items) })
+}
+
+// AddScan indexes a known snapshot from the stream of its items, which may
+// come in any order. Sections of the stream that a neighbour in the chain has,
+// too, need not be read: scan is told of them. It is not called when the
+// snapshot is indexed already. An error of the stream undoes everything. Items
+// that make no tree (absolute paths, "..", a path twice) are left out and
+// reported. Writers of other processes wait meanwhile, readers don't.
+//
+// Memory grows by some bytes for each item, up to a bound.
+func (x *Index) AddScan(ctx context.Context, num int64, scan func(known []snapshot.Section) snapshot.Scanner) (Added, error) {
 	var added Added
 	err := x.writing(ctx, func(c *conn) error {
 		p, ok, err := placeOf(c, num)
@@ -42,15 +49,19 @@ func (x *Index) Add(ctx context.Context, num int64, items iter.Seq2[*snapshot.It
 		if p.indexed {
 			return nil
 		}
-		a, err := newAdder(c, p)
+		base, err := x.inventoryOf(c, p)
+		if err != nil {
+			return err
+		}
+		a, err := newAdder(c, p, base)
 		if err != nil {
 			return err
 		}
 		defer a.close()
-		if err := a.run(ctx, items); err != nil {
+		if err := a.run(ctx, scan); err != nil {
 			return err
 		}
-		added = a.added
+		added, x.last = a.added, a.next
 		return nil
 	})
 	if err != nil {
@@ -65,12 +76,21 @@ func (x *Index) Add(ctx context.Context, num int64, items iter.Seq2[*snapshot.It
 // neighbouring snapshots. A row that is equal is seen: it stays, or is
 // stretched to include the snapshot. For an item without equal row one is
 // inserted. What was not seen at the end is cut off around the snapshot.
+//
+// Where a neighbour's inventory is known, the rows of most items are found
+// there: see add_known.go.
 type adder struct {
 	c *conn
 	place
-	owners ownerNumbers
-	seed   [2]maphash.Seed
-	added  Added
+	base     *inventory // of a neighbour; nil when it is not known
+	next     *inventory // of this snapshot; nil when there will be none
+	summer   *summer
+	revoked  map[uint32]bool // versions in next that are not in the snapshot after all
+	closed   bitset          // versions of base that end between the neighbours
+	counting bool            // files are to be counted
+	owners   ownerNumbers
+	seed     [2]maphash.Seed
+	added    Added
 
 	firstVersion, lastVersion int64 // numbers given out by this transaction: (first, last]
 	lastDir                   int64
@@ -93,9 +113,10 @@ type adder struct {
 	content     []byte
 }
 
-func newAdder(c *conn, p place) (*adder, error) {
+func newAdder(c *conn, p place, base *inventory) (*adder, error) {
 	a := &adder{
 		c: c, place: p,
+		base: base, next: &inventory{key: p.key}, revoked: map[uint32]bool{},
 		owners: ownerNumbers{c, map[owner]uint64{}},
 		seed:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		open:   map[string]*openDir{},
@@ -107,96 +128,120 @@ func newAdder(c *conn, p place) (*adder, error) {
 		return nil
 	})
 	a.lastVersion, a.oldDirs = a.firstVersion, a.lastDir
+	if err == nil {
+		a.summer, err = newSummer(c)
+	}
+	if err == nil && base != nil {
+		err = a.useBase()
+	}
 	return a, err
 }
 
-func (a *adder) run(ctx context.Context, items iter.Seq2[*snapshot.Item, error]) error {
-	count := 0
-	for it, err := range items {
-		if err != nil {
-			return err
-		}
-		if count++; count%256 == 0 && ctx.Err() != nil {
-			break
-		}
-		if err := a.item(it); err != nil {
-			return fmt.Errorf("%q: %w", it.Path, err)
-		}
+func (a *adder) run(ctx context.Context, scan func(known []snapshot.Section) snapshot.Scanner) error {
+	var known []snapshot.Section
+	if a.base != nil {
+		known = a.base.known()
 	}
-	if err := ctx.Err(); err != nil {
+	s := scan(known)
+	defer s.Close()
+	for count := 0; s.Next(); {
+		files, size := a.files, a.size
+		if s.Known() {
+			if err := a.knownSection(s.Section()); err != nil {
+				return err
+			}
+			continue
+		}
+		for s.NextItem() {
+			if count++; count%256 == 0 && ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := a.scanned(s); err != nil {
+				return err
+			}
+		}
+		a.endSection(inventorySection{Section: s.Section(), files: a.files - files, size: a.size - size})
+	}
+	if err := errors.Join(s.Err(), ctx.Err()); err != nil {
 		return err
 	}
 	return a.finish(ctx)
 }
 
-// item takes in one item of the stream.
-func (a *adder) item(it *snapshot.Item) error {
+// item takes in one item of the stream and gives the version that it alone
+// stands for, if there is one.
+func (a *adder) item(it *snapshot.Item) (version int64, err error) {
 	path := it.Path
 	if path == "." {
 		path = ""
 	}
 	if why := badPath(path); why != "" {
 		a.skip(path, why)
-		return nil
+		return 0, nil
 	}
 	if it.Mode&modeType == 0 {
 		a.skip(path, "no file type")
-		return nil
+		return 0, nil
 	}
-	if it.Mode&modeType == modeRegular {
-		a.files++
-		a.size += it.Size
-	}
+	a.count(it)
 	if it.LinkTo != "" && it.Mode&modeType != modeDir {
-		return a.holdLink(path, it)
+		return 0, a.holdLink(path, it)
 	}
 	e := it.Entry
 	e.LinkID, e.Nlink = 0, 1
 	return a.entry(path, &e, it.Content)
 }
 
+func (a *adder) count(it *snapshot.Item) {
+	if it.Mode&modeType == modeRegular {
+		a.files++
+		a.size += it.Size
+	}
+}
+
 // entry puts one finished entry into the snapshot.
-func (a *adder) entry(path string, e *snapshot.Entry, extents []snapshot.Extent) error {
+func (a *adder) entry(path string, e *snapshot.Entry, extents []snapshot.Extent) (version int64, err error) {
 	owner, err := a.owners.number(owner{e.UID, e.GID, e.User, e.Group})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	a.meta = appendMeta(a.meta[:0], e, owner)
 	a.content = appendContent(a.content[:0], extents)
 	return a.put(path, e.Mode&modeType == modeDir, a.meta, a.content)
 }
 
-// put finds or makes the version for a packed entry.
-func (a *adder) put(path string, isDir bool, meta, content []byte) error {
+// put finds or makes the version for a packed entry. It is 0 when the entry
+// was left out.
+func (a *adder) put(path string, isDir bool, meta, content []byte) (version int64, err error) {
 	parent, name := cutLast(path)
 	dir, err := a.dirOf(path, parent)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	ref, err := a.match(dir, name, meta, content)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if ref.id != 0 {
 		if a.seen.has(ref.id) {
 			a.skip(path, "twice in the archive")
-			return nil
+			return 0, nil
 		}
 		a.seen.set(ref.id)
 		a.added.Items++
 		if ref.child != 0 {
 			a.present.set(ref.child)
 			if a.open[path] == nil {
-				a.remember(path, &openDir{id: ref.child})
+				a.remember(path, a.newDir(ref.child))
 			}
 		}
-		return a.stretch(ref)
+		return ref.id, a.stretch(ref)
 	}
 	var child int64
 	if isDir {
 		d, err := a.dir(path)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		child = d.id
 		a.present.set(child)
@@ -206,7 +251,7 @@ func (a *adder) put(path string, isDir bool, meta, content []byte) error {
 
 // insert makes a row that holds in this snapshot alone, open where it has no
 // neighbour.
-func (a *adder) insert(dir int64, name string, child int64, meta, content []byte, path string) error {
+func (a *adder) insert(dir int64, name string, child int64, meta, content []byte, path string) (version int64, err error) {
 	since, until := a.key, a.key
 	if a.before == 0 {
 		since = 0
@@ -221,27 +266,37 @@ func (a *adder) insert(dir int64, name string, child int64, meta, content []byte
 	}
 	n, err := insert()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if n == 0 { // the path is there already; a directory must win, things may lie in it
 		a.skip(path, "twice in the archive")
 		if child == 0 {
-			return nil
+			return 0, nil
 		}
-		n, err := a.c.exec("DELETE FROM version WHERE dir = ? AND name = ? AND since = ? AND until = ? AND child = 0 AND id > ?",
+		lost, ok, err := a.c.integer("SELECT id FROM version WHERE dir = ? AND name = ? AND since = ? AND until = ? AND child = 0 AND id > ?",
 			dir, []byte(name), since, until, a.firstVersion)
-		if err != nil || n == 0 {
-			return err
+		if err != nil || !ok {
+			return 0, err
 		}
-		a.added.Items--
-		a.added.NewVersions--
+		if err := a.remove(lost); err != nil {
+			return 0, err
+		}
 		if _, err := insert(); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	a.added.Items++
 	a.added.NewVersions++
-	return nil
+	return a.lastVersion, nil
+}
+
+// remove deletes a row that this transaction made.
+func (a *adder) remove(version int64) error {
+	a.revoke(version)
+	a.added.Items--
+	a.added.NewVersions--
+	_, err := a.c.exec("DELETE FROM version WHERE id = ?", version)
+	return err
 }
 
 // stretch makes a row of one neighbour include the snapshot. A row of both, or

@@ -3,6 +3,7 @@ package index
 import (
 	"database/sql/driver"
 	"encoding/binary"
+	"errors"
 	"hash/maphash"
 	"strings"
 )
@@ -11,6 +12,8 @@ import (
 // it has in the neighbouring snapshots.
 type openDir struct {
 	id     int64
+	asked  int // look-ups so far
+	tryAt  int // and how many it takes until all rows are loaded
 	loaded bool
 	rows   map[print]ref // nil when there are none, or too many to hold:
 	wide   bool          // then each item is looked up by itself
@@ -36,7 +39,7 @@ func (a *adder) dirOf(path, parent string) (*openDir, error) {
 		if d := a.open["/"]; d != nil {
 			return d, nil
 		}
-		return a.remember("/", &openDir{id: -a.chain}), nil
+		return a.remember("/", a.newDir(-a.chain)), nil
 	}
 	if a.cur != nil && a.curAt == parent {
 		return a.cur, nil
@@ -77,7 +80,15 @@ func (a *adder) dir(path string) (*openDir, error) {
 			return nil, err
 		}
 	}
-	return a.remember(path, &openDir{id: id}), nil
+	return a.remember(path, a.newDir(id)), nil
+}
+
+func (a *adder) newDir(id int64) *openDir {
+	d := &openDir{id: id}
+	if a.base != nil {
+		d.tryAt = 8
+	}
+	return d
 }
 
 // remember keeps an open directory. Archives come depth first, so when too
@@ -99,12 +110,13 @@ func (a *adder) match(d *openDir, name string, meta, content []byte) (ref, error
 	if a.alone() || d.id > a.oldDirs {
 		return ref{}, nil
 	}
-	if !d.loaded {
+	d.asked++
+	if !d.loaded && d.asked > d.tryAt {
 		if err := a.load(d); err != nil {
 			return ref{}, err
 		}
 	}
-	if !d.wide {
+	if d.loaded && !d.wide {
 		return d.rows[a.print([]byte(name), meta, content)], nil
 	}
 	var r ref
@@ -125,9 +137,15 @@ func (a *adder) neighbour(since, until int64) bool {
 	return in(a.before) || in(a.after)
 }
 
-// load reads a directory's rows in the neighbouring snapshots.
+// load reads a directory's rows in the neighbouring snapshots. With a known
+// inventory few of them are asked for, so that it gives up where single
+// look-ups are cheaper.
 func (a *adder) load(d *openDir) error {
 	d.loaded = true
+	limit := maxDirRows
+	if a.base != nil {
+		limit = min(limit, 16*d.asked)
+	}
 	slot := max(0, d.id) // the pseudo-directory's number is negative
 	first := !a.loaded.has(slot)
 	a.loaded.set(slot)
@@ -142,13 +160,21 @@ func (a *adder) load(d *openDir) error {
 			if first {
 				a.candidate.set(r.id)
 			}
-			if d.wide = d.wide || len(rows) == maxDirRows; d.wide {
+			if d.wide = d.wide || len(rows) == limit; d.wide {
 				rows = nil
+				if a.base != nil {
+					return errFound // enough: all candidates are known
+				}
 				return nil
 			}
 			rows[a.print(row[4].([]byte), row[5].([]byte), row[6].([]byte))] = r
 			return nil
 		})
+	if errors.Is(err, errFound) {
+		d.loaded, d.wide = false, false
+		d.tryAt = 4 * d.asked
+		return nil
+	}
 	a.held += len(rows)
 	d.rows = rows
 	return err

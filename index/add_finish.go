@@ -15,6 +15,7 @@ func (a *adder) finish(ctx context.Context) error {
 		do   func(context.Context) error
 	}{
 		{"hard links", a.releaseLinks},
+		{"orphans", a.orphans},
 		{"parents", a.synthesise},
 		{"duplicates", a.dropDuplicates},
 		{"rows not seen", a.cutOff},
@@ -35,28 +36,41 @@ func (a *adder) synthesise(context.Context) error {
 		return err
 	}
 	a.needed.set(root.id)
-	var missing []int64
-	for id := range a.needed.without(&a.present) {
-		missing = append(missing, id)
-	}
 	owner, err := a.owners.number(owner{})
 	if err != nil {
 		return err
 	}
 	meta := appendMeta(nil, &snapshot.Entry{Mode: modeDir | 0o755}, owner)
-	for _, id := range missing {
-		path, err := dirPath(a.c, id)
-		if err != nil {
-			return err
+	for {
+		var missing []int64
+		for id := range a.needed.without(&a.present) {
+			missing = append(missing, id)
 		}
-		if err := a.displace(id, path); err != nil {
-			return err
+		if len(missing) == 0 {
+			return nil
 		}
-		if err := a.put(path, true, meta, []byte{}); err != nil {
-			return err
+		for _, id := range missing { // others may turn out to be needed meanwhile
+			a.present.set(id)
+			if there, err := a.hasRow(id); there || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			path, err := dirPath(a.c, id)
+			if err != nil {
+				return err
+			}
+			if err := a.displace(id, path); err != nil {
+				return err
+			}
+			version, err := a.put(path, true, meta, []byte{})
+			if err != nil {
+				return err
+			}
+			a.other(version)
 		}
 	}
-	return nil
 }
 
 // displace takes out of the snapshot what is no directory but stands where one
@@ -87,20 +101,18 @@ func (a *adder) displace(dir int64, path string) error {
 func (a *adder) takeOut(id int64) (out bool, err error) {
 	switch {
 	case id > a.firstVersion:
-		_, err = a.c.exec("DELETE FROM version WHERE id = ?", id)
-		a.added.NewVersions--
+		return true, a.remove(id)
 	case a.seen.has(id):
-		err = a.unsee(id)
-	default:
-		return false, nil
+		a.added.Items--
+		return true, a.unsee(id)
 	}
-	a.added.Items--
-	return true, err
+	return false, nil
 }
 
 // unsee undoes what was done when a row was seen.
 func (a *adder) unsee(id int64) error {
 	a.seen.clear(id)
+	a.revoke(id)
 	if a.before == 0 || a.after == 0 {
 		return nil
 	}
@@ -111,21 +123,28 @@ func (a *adder) unsee(id int64) error {
 	return err
 }
 
-// dropDuplicates finds paths that have both a row seen and a row inserted: an
-// archive with one path twice. A directory stays, else the row seen.
+// dropDuplicates finds paths that came twice in the archive, so that two rows
+// are in the snapshot: one seen and one inserted, or one of each neighbour. A
+// directory stays, else the row seen, else the older.
 func (a *adder) dropDuplicates(context.Context) error {
-	if a.alone() || a.lastVersion == a.firstVersion {
+	if a.alone() {
 		return nil
 	}
 	type pair struct{ old, new, oldChild, newChild, dir int64 }
 	var pairs []pair
-	err := a.c.query(`SELECT w.id, v.id, w.child, v.child, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
-		WHERE v.id > ?1 AND w.id <= ?1`, []driver.Value{a.firstVersion}, func(row []driver.Value) error {
+	collect := func(row []driver.Value) error {
 		if p := (pair{row[0].(int64), row[1].(int64), row[2].(int64), row[3].(int64), row[4].(int64)}); a.seen.has(p.old) {
 			pairs = append(pairs, p)
 		}
 		return nil
-	})
+	}
+	err := a.c.query(`SELECT w.id, v.id, w.child, v.child, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+		WHERE v.id > ?1 AND w.id <= ?1`, []driver.Value{a.firstVersion}, collect)
+	if err == nil && a.before != 0 && a.after != 0 {
+		err = a.c.query(`SELECT v.id, w.id, v.child, w.child, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+			WHERE v.until = ?2 AND v.until > 0 AND v.id <= ?1 AND w.since = ?2 AND w.since > 0 AND w.id <= ?1 AND v.id <> w.id`,
+			[]driver.Value{a.firstVersion, a.key}, collect)
+	}
 	if err != nil {
 		return err
 	}
@@ -135,17 +154,13 @@ func (a *adder) dropDuplicates(context.Context) error {
 			return err
 		}
 		a.skip(path, "a name in it twice in the archive")
-		a.added.Items--
+		loser := p.new
 		if p.newChild != 0 && p.oldChild == 0 {
-			if err := a.unsee(p.old); err != nil {
-				return err
-			}
-			continue
+			loser = p.old
 		}
-		if _, err := a.c.exec("DELETE FROM version WHERE id = ?", p.new); err != nil {
+		if _, err := a.takeOut(loser); err != nil {
 			return err
 		}
-		a.added.NewVersions--
 	}
 	return nil
 }
@@ -158,6 +173,9 @@ func (a *adder) cutOff(ctx context.Context) error {
 		return nil
 	}
 	for id := range a.present.without(&a.loaded) {
+		if a.base != nil {
+			break // all rows of the neighbour are candidates
+		}
 		if id <= a.oldDirs {
 			if err := a.load(&openDir{id: id}); err != nil {
 				return err
@@ -175,7 +193,7 @@ func (a *adder) cutOff(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if child != 0 && !a.present.has(child) && !a.loaded.has(child) {
+			if child != 0 && a.base == nil && !a.present.has(child) && !a.loaded.has(child) {
 				gone = append(gone, child)
 			}
 		}
@@ -225,6 +243,9 @@ func (a *adder) cutRow(id int64) (child int64, err error) {
 // record marks the snapshot as indexed and keeps what was counted.
 func (a *adder) record(context.Context) error {
 	if _, err := a.c.exec("UPDATE counter SET version = ?, dir = ?", a.lastVersion, a.lastDir); err != nil {
+		return err
+	}
+	if err := a.recordInventory(); err != nil {
 		return err
 	}
 	_, err := a.c.exec(`UPDATE snapshot SET indexed = 1, files = iif(files = 0, ?, files), size = iif(size = 0, ?, size) WHERE num = ?`,

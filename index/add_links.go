@@ -65,7 +65,9 @@ func (a *adder) releaseLinks(ctx context.Context) error {
 			e.Nlink = uint32(n)
 			e.LinkID = max(1, xxhash.Sum64(row[5].([]byte)))
 		}
-		return a.put(text(row[1]), false, appendMeta(nil, &e, owner), content)
+		version, err := a.put(text(row[1]), false, appendMeta(nil, &e, owner), content)
+		a.other(version)
+		return err
 	})
 }
 

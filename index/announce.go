@@ -86,6 +86,9 @@ func (x *Index) Announce(ctx context.Context, source string, infos []snapshot.In
 			return err
 		}
 		n := compareNews(known, infos)
+		if len(n.gone) > 0 {
+			x.last = nil // rows may be joined
+		}
 		for _, s := range n.gone {
 			if err := ctx.Err(); err != nil {
 				return err

@@ -211,6 +211,16 @@ func (r *reader) fixed64() uint64 {
 	return v
 }
 
+func (r *reader) id() (id [32]byte) {
+	if len(r.b) < len(id) {
+		r.bad, r.b = true, nil
+		return id
+	}
+	copy(id[:], r.b)
+	r.b = r.b[len(id):]
+	return id
+}
+
 func (r *reader) bytes() []byte {
 	n := r.uvarint()
 	if n > uint64(len(r.b)) {

@@ -38,6 +38,10 @@ type Index struct {
 	closeOnce sync.Once
 	closeErr  error
 
+	// Of the writer:
+	last     *inventory // of the snapshot added last
+	lastSeen int64      // and its connection's data_version then
+
 	ownerMu sync.RWMutex
 	owners  map[uint64]owner
 }
@@ -238,7 +242,7 @@ func migrate(ctx context.Context, c *conn) error {
 // checkSchema sees that what the queries need is there and that sqlite can
 // make sense of the tables' roots. Reading everything would take too long.
 func checkSchema(c *conn) error {
-	for _, table := range []string{"source", "chain", "snapshot", "owner", "dir", "version", "moved", "counter"} {
+	for _, table := range []string{"source", "chain", "snapshot", "owner", "dir", "version", "moved", "counter", "section"} {
 		err := c.query("SELECT * FROM "+table+" LIMIT 1", nil, func([]driver.Value) error { return nil })
 		if isCorrupt(err) {
 			return err
@@ -314,9 +318,18 @@ func (x *Index) writing(ctx context.Context, f func(c *conn) error) error {
 		_, err = c.exec("COMMIT")
 	}
 	if err != nil {
+		x.last = nil
 		return errors.Join(x.note(err), c.rollback())
 	}
 	return nil
+}
+
+// Relax forgets what is kept for the next snapshot to be added.
+func (x *Index) Relax(ctx context.Context) {
+	if c, err := x.take(ctx, x.write); err == nil {
+		x.last = nil
+		x.write <- c
+	}
 }
 
 // DataVersion gives a number that changes whenever any process, this one

@@ -43,6 +43,11 @@ func removeSnapshot(c *conn, num int64) error {
 	if !p.indexed {
 		return nil
 	}
+	if p.after == 0 {
+		if err := storeInventory(c, p.chain, nil); err != nil {
+			return err
+		}
+	}
 	if p.alone() {
 		return removeTree(c, -p.chain)
 	}

@@ -16,7 +16,6 @@ package snapshot
 import (
 	"context"
 	"io"
-	"iter"
 	"time"
 )
 
@@ -104,10 +103,9 @@ type Source interface {
 	ID() string
 	// Snapshots lists what the source holds now, in any order.
 	Snapshots(ctx context.Context) ([]Info, error)
-	// Items streams the whole tree of one snapshot. The yielded item and
-	// what it points to may be reused after the next step. An error ends
-	// the stream.
-	Items(ctx context.Context, s Info) iter.Seq2[*Item, error]
+	// Scan begins to walk through the whole tree of one snapshot. Sections
+	// among known are not read where the snapshot has them.
+	Scan(ctx context.Context, s Info, known []Section) Scanner
 	// Open gives a regular file's content.
 	Open(ctx context.Context, content []Extent) (File, error)
 }

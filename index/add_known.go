@@ -1,0 +1,244 @@
+package index
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// useBase makes every version of the neighbour whose inventory is known a
+// candidate: those that are not seen get cut off.
+func (a *adder) useBase() error {
+	a.base.prepare()
+	for _, versions := range [][]uint32{a.base.versions, a.base.others} {
+		for _, id := range versions {
+			if id != 0 {
+				a.candidate.set(int64(id))
+			}
+		}
+	}
+	err := a.c.query("SELECT files = 0 OR size = 0 FROM snapshot WHERE num = ?", []driver.Value{a.num}, func(row []driver.Value) error {
+		a.counting = row[0].(int64) != 0
+		return nil
+	})
+	if err != nil || a.before == 0 || a.after == 0 {
+		return err
+	}
+	ends := "SELECT id FROM version WHERE until = ? AND until > 0"
+	if a.base.key == a.after {
+		ends = "SELECT id FROM version WHERE since = ? AND since > 0"
+	}
+	return a.c.query(ends, []driver.Value{a.base.key}, func(row []driver.Value) error {
+		a.closed.set(row[0].(int64))
+		return nil
+	})
+}
+
+// scanned takes in the scanner's item.
+func (a *adder) scanned(s snapshot.Scanner) error {
+	var it *snapshot.Item
+	if a.base == nil || a.counting {
+		it = s.Item()
+	}
+	var sum uint64
+	raw := s.Raw()
+	if raw != nil {
+		sum = a.summer.sum(raw)
+		if id := a.baseVersion(sum); id != 0 {
+			if it != nil {
+				a.count(it)
+			}
+			a.note(sum, id)
+			return a.see(id)
+		}
+	}
+	if it == nil && a.base != nil && !a.counting {
+		it = s.Item()
+	}
+	var version int64
+	if it != nil {
+		var err error
+		if version, err = a.item(it); err != nil {
+			return fmt.Errorf("%q: %w", it.Path, err)
+		}
+	}
+	if raw != nil {
+		a.note(sum, version)
+	}
+	return nil
+}
+
+// baseVersion gives the version of an equal item of the neighbour, if it was
+// not seen yet.
+func (a *adder) baseVersion(sum uint64) int64 {
+	if a.base == nil {
+		return 0
+	}
+	if id := a.base.version(sum); !a.seen.has(id) {
+		return id
+	}
+	return 0
+}
+
+// see takes a version of the neighbour with the known inventory into the
+// snapshot.
+func (a *adder) see(id int64) error {
+	a.seen.set(id)
+	a.added.Items++
+	if !a.closed.has(id) {
+		return nil
+	}
+	column := "until"
+	if a.base.key == a.after {
+		column = "since"
+	}
+	_, err := a.c.exec("UPDATE version SET "+column+" = ? WHERE id = ?", a.key, id)
+	return err
+}
+
+// knownSection takes in all items of a section that was not read.
+func (a *adder) knownSection(is snapshot.Section) error {
+	s := a.base.sections[a.base.byObject[is.Objects[0]]]
+	s.stored = s.stored && a.after == 0 // else it is stored for another snapshot
+	for n := s.first; n < s.end; n++ {
+		id := int64(a.base.versions[n])
+		if a.seen.has(id) {
+			path, err := a.pathOf(id)
+			if err != nil {
+				return err
+			}
+			a.skip(path, "twice in the archive")
+			a.note(a.base.sums[n], 0)
+			s.stored = false
+			continue
+		}
+		a.note(a.base.sums[n], id)
+		if err := a.see(id); err != nil {
+			return err
+		}
+	}
+	a.files += s.files
+	a.size += s.size
+	a.endSection(s)
+	return nil
+}
+
+func (a *adder) pathOf(version int64) (path string, err error) {
+	var dir int64
+	var name string
+	err = a.c.query("SELECT dir, name FROM version WHERE id = ?", []driver.Value{version}, func(row []driver.Value) error {
+		dir, name = row[0].(int64), text(row[1])
+		return nil
+	})
+	if err != nil || dir <= 0 {
+		return "", err
+	}
+	path, err = dirPath(a.c, dir)
+	if path != "" {
+		name = path + "/" + name
+	}
+	return name, err
+}
+
+// note enters an item of the stream in the new inventory.
+func (a *adder) note(sum uint64, version int64) {
+	if a.next == nil || len(a.next.sums) >= maxInventory || version > math.MaxUint32 {
+		a.next = nil
+		return
+	}
+	a.next.add(sum, version)
+}
+
+// other enters a version that no item stands for alone.
+func (a *adder) other(version int64) {
+	switch {
+	case a.next == nil || version == 0:
+	case version > math.MaxUint32:
+		a.next = nil
+	default:
+		a.next.others = append(a.next.others, uint32(version))
+	}
+}
+
+// revoke notes that a version is not in the snapshot after all.
+func (a *adder) revoke(version int64) {
+	if a.next != nil {
+		a.revoked[uint32(version)] = true
+	}
+}
+
+func (a *adder) endSection(s inventorySection) {
+	switch {
+	case a.next == nil:
+	case len(s.Objects) == 0:
+		a.next = nil
+	default:
+		a.next.end(s)
+	}
+}
+
+// recordInventory completes the new inventory, and stores it where it is the
+// chain's newest.
+func (a *adder) recordInventory() error {
+	if a.next != nil {
+		a.next.finish(a.revoked)
+	}
+	if a.after != 0 {
+		return nil
+	}
+	return storeInventory(a.c, a.chain, a.next)
+}
+
+// orphans finds directories that the neighbour has and the snapshot has no
+// item for, while something still lies in them. Where everything passes by
+// [adder.dirOf] they are known.
+func (a *adder) orphans(context.Context) error {
+	if a.base == nil {
+		return nil
+	}
+	for id := range a.candidate.without(&a.seen) {
+		child, _, err := a.c.integer("SELECT child FROM version WHERE id = ?", id)
+		if err != nil {
+			return err
+		}
+		if child == 0 || a.present.has(child) {
+			continue
+		}
+		inUse, err := a.anyInSnapshot("SELECT id FROM version WHERE dir = ?", child)
+		if err != nil {
+			return err
+		}
+		if inUse {
+			a.needed.set(child)
+		}
+	}
+	return nil
+}
+
+// hasRow reports whether the directory is in the snapshot.
+func (a *adder) hasRow(dir int64) (bool, error) {
+	if a.base == nil {
+		return false, nil
+	}
+	return a.anyInSnapshot("SELECT v.id FROM dir d JOIN version v ON v.dir = d.parent AND v.name = d.name WHERE d.id = ? AND v.child > 0", dir)
+}
+
+// anyInSnapshot reports whether one of the versions is in the snapshot.
+func (a *adder) anyInSnapshot(query string, dir int64) (bool, error) {
+	err := a.c.query(query, []driver.Value{dir}, func(row []driver.Value) error {
+		if id := row[0].(int64); id > a.firstVersion || a.seen.has(id) {
+			return errFound
+		}
+		return nil
+	})
+	if errors.Is(err, errFound) {
+		return true, nil
+	}
+	return false, err
+}
+
+var errFound = errors.New("found")
