@@ -116,7 +116,7 @@ type adder struct {
 func newAdder(c *conn, p place, base *inventory) (*adder, error) {
 	a := &adder{
 		c: c, place: p,
-		base: base, next: &inventory{key: p.key}, revoked: map[uint32]bool{},
+		base: base, next: newInventory(p.key, base), revoked: map[uint32]bool{},
 		owners: ownerNumbers{c, map[owner]uint64{}},
 		seed:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		open:   map[string]*openDir{},

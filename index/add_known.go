@@ -121,6 +121,7 @@ func (a *adder) knownSection(is snapshot.Section) error {
 			return err
 		}
 	}
+	a.base.likely = s.end
 	a.files += s.files
 	a.size += s.size
 	a.endSection(s)

@@ -165,3 +165,33 @@ func BenchmarkRead(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkAddWide adds snapshots in which one of 100,000 files in one
+// directory changed.
+func BenchmarkAddWide(b *testing.B) {
+	items := make([]snapshot.Item, 100_000)
+	for i := range items {
+		items[i] = file(fmt.Sprintf("wide/%06d", i), 1)
+	}
+	x := open(b)
+	infos := []snapshot.Info{info("0", "s", 1)}
+	nums := announce(b, x, infos...)
+	first := newSectioned(items, nil)
+	if _, err := x.AddScan(b.Context(), nums["0"], first.scan); err != nil {
+		b.Fatal(err)
+	}
+	n := 0
+	for b.Loop() {
+		b.StopTimer()
+		n++
+		infos = append(infos, info(fmt.Sprint(n), "s", int64(1+n)))
+		nums = announce(b, x, infos...)
+		items[n*7919%len(items)].Mtime++
+		s := newSectioned(items, nil)
+		b.StartTimer()
+		added, err := x.AddScan(b.Context(), nums[fmt.Sprint(n)], s.scan)
+		if err != nil || added.NewVersions != 1 {
+			b.Fatalf("%+v %v", added, err)
+		}
+	}
+}

@@ -30,6 +30,16 @@
 //     which two partial indexes hold (since > 0, until > 0);
 //   - deleting a snapshot touches only the closed ends at its key.
 //
+// # Sections
+//
+// Snapshots of one repository share most of their stream of items. The table
+// section keeps what the stream of each chain's newest snapshot became: the
+// version of every item, by a keyed checksum of the item as it is stored. The
+// next snapshot's sections that are among those are neither fetched nor parsed,
+// and of its other items only the new ones are decoded; what the neighbour has
+// and the snapshot turns out not to have is cut off. While older snapshots are
+// added one after another the same is kept in memory.
+//
 // # Invariants
 //
 // The rows are in canonical form, so that they depend on the set of indexed

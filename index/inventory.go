@@ -26,6 +26,7 @@ type inventory struct {
 
 	byObject map[[32]byte]int // numbers of sections that are whole
 	table    []uint32         // open addressing by sum: 1 + the item's number, 0 where free
+	likely   int              // the item behind the one found last
 }
 
 type inventorySection struct {
@@ -38,6 +39,16 @@ type inventorySection struct {
 
 // maxInventory bounds the memory: 12 bytes an item, and 8 to look it up.
 const maxInventory = 2_000_000
+
+// newInventory makes one for about as many items as a neighbour has.
+func newInventory(key int64, neighbour *inventory) *inventory {
+	v := &inventory{key: key}
+	if neighbour != nil {
+		n := len(neighbour.sums)
+		v.sums, v.versions = make([]uint64, 0, n+n/64), make([]uint32, 0, n+n/64)
+	}
+	return v
+}
 
 // add notes an item of the section that is being read.
 func (v *inventory) add(sum uint64, version int64) {
@@ -100,9 +111,14 @@ func (v *inventory) prepare() {
 
 // version gives what an item with that checksum became, 0 when unknown.
 func (v *inventory) version(sum uint64) int64 {
+	if v.likely < len(v.sums) && v.sums[v.likely] == sum {
+		v.likely++
+		return int64(v.versions[v.likely-1])
+	}
 	mask := uint64(len(v.table) - 1)
 	for at := sum & mask; v.table[at] != 0; at = (at + 1) & mask {
 		if i := v.table[at] - 1; v.sums[i] == sum {
+			v.likely = int(i) + 1
 			return int64(v.versions[i])
 		}
 	}

@@ -22,7 +22,7 @@ const (
 	applicationID = 0x73344978 // "s4Ix" in the file's header
 	readers       = 4
 	readCacheKiB  = 4 << 10
-	writeCacheKiB = 16 << 10
+	writeCacheKiB = 4 << 10
 )
 
 // Index is an open catalogue. All methods are safe for concurrent use.

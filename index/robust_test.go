@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
+	mrand "math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -317,6 +318,10 @@ func TestHelperProcess(t *testing.T) {
 	}
 	x := openAt(t, path, nil)
 	source := os.Getenv("S4_INDEX_SOURCE")
+	if source == "edited" {
+		fillEdited(t, x)
+		return
+	}
 	var infos []snapshot.Info
 	for i := range 20 {
 		infos = append(infos, info(fmt.Sprint(i), source, int64(i)))
@@ -430,6 +435,84 @@ func TestKilled(t *testing.T) {
 	if kept, _ := filepath.Glob(path + ".broken-*"); len(kept) > 0 || whole == 0 {
 		t.Fatalf("set aside %q, whole snapshots seen %d", kept, whole)
 	}
+}
+
+// fillEdited adds snapshots of a tree that changes a little from one to the
+// next: the newest first, the last two when all others are there.
+func fillEdited(t *testing.T, x *Index) {
+	t.Helper()
+	const snapshots = 8
+	r := mrand.New(mrand.NewPCG(7, 7))
+	var items []snapshot.Item
+	for i := range 1500 {
+		items = append(items, file(fmt.Sprintf("d%d/e%d/f%d", i/500, i/50, i), byte(i)))
+	}
+	var infos []snapshot.Info
+	var streams []*sectioned
+	for i := range snapshots {
+		streams = append(streams, newSectioned(items, nil))
+		infos = append(infos, info(fmt.Sprint(i), "edited", int64(i)))
+		items = slices.Clone(items)
+		for range 8 {
+			items[r.IntN(len(items))].Mtime++
+			at := r.IntN(len(items))
+			items = slices.Delete(items, at, at+1)
+		}
+	}
+	nums := announce(t, x, infos...)
+	for _, i := range []int{5, 4, 3, 2, 1, 0, 7, 6} {
+		if _, err := x.AddScan(t.Context(), nums[fmt.Sprint(i)], streams[i].scan); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestKilledHundredTimes: whatever kill -9 left behind, the next run ends with
+// the index that an undisturbed one makes.
+func TestKilledHundredTimes(t *testing.T) {
+	undisturbed := open(t)
+	fillEdited(t, undisturbed)
+	want := rows(t, undisturbed)
+	partly := 0
+	path := ""
+	for kills := range 100 {
+		if path == "" {
+			path = filepath.Join(t.TempDir(), "index.db")
+		}
+		cmd := helper(t, path, "edited")
+		time.Sleep(time.Duration(15+mrand.IntN(110)) * time.Millisecond)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Wait() // killed, or done before
+		x := openAt(t, path, nil)
+		left := 0
+		infos := mustSnapshots(t, x)
+		for _, s := range infos {
+			if !s.Indexed {
+				left++
+			}
+		}
+		if 0 < left && left < len(infos) {
+			partly++
+		}
+		if left > 0 && kills%3 > 0 {
+			continue // on to the next kill
+		}
+		fillEdited(t, x)
+		if got := rows(t, x); !slices.Equal(got, want) {
+			t.Fatalf("rows\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		checkNoOverlap(t, x)
+		if kept, _ := filepath.Glob(path + ".broken-*"); len(kept) > 0 {
+			t.Fatalf("set aside %q", kept)
+		}
+		path = ""
+	}
+	if partly < 5 {
+		t.Errorf("only %d of 100 kills came while snapshots were being added", partly)
+	}
+	t.Logf("%d of 100 kills came while snapshots were being added", partly)
 }
 
 func FuzzCodec(f *testing.F) {

@@ -99,6 +99,10 @@ func mapFile(path string) ([]byte, error) {
 	return data, nil
 }
 
+// letGo takes mapped pages out of the process's memory. They come back when
+// they are read.
+func letGo(mapped []byte) { _ = unix.Madvise(mapped, unix.MADV_DONTNEED) }
+
 // maxIntegrityBytes bounds the file integrity.N; Borg's have under 1 KB.
 const maxIntegrityBytes = 64 << 10
 
@@ -144,9 +148,13 @@ func parseIntegrity(data []byte) (digests map[string]string, err error) {
 	return digests, err
 }
 
+// checkStep is how much of an index is looked at before it is let go.
+const checkStep = 4 << 20
+
 // checkIndex compares an index file's bytes with its digests. name is the
-// file's base name, which is part of what is hashed.
-func checkIndex(name string, data []byte, digests map[string]string) error {
+// file's base name, which is part of what is hashed. done is told of the
+// pieces that are not needed any more.
+func checkIndex(name string, data []byte, digests map[string]string, done func(piece []byte)) error {
 	if len(data) < indexHeaderSize {
 		return errors.New("index is cut short")
 	}
@@ -165,7 +173,15 @@ func checkIndex(name string, data []byte, digests map[string]string) error {
 	if err := compare("HashHeader"); err != nil {
 		return err
 	}
-	_, _ = h.Write(data[indexHeaderSize:])
+	for from := 0; from < len(data); from += checkStep {
+		piece := data[from:min(from+checkStep, len(data))]
+		if from == 0 {
+			_, _ = h.Write(piece[indexHeaderSize:])
+		} else {
+			_, _ = h.Write(piece)
+		}
+		done(piece)
+	}
 	part("final")
 	fmt.Fprint(h, len(data))
 	return compare("final")

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -28,12 +29,18 @@ type view struct {
 	transaction
 	mapped  []byte     // the index file, nil when everything was replayed
 	index   *diskIndex // over mapped; nil likewise
-	checked bool       // the index matched its digests, or has none, or is not used
+	lookups atomic.Int64
+	checked bool // the index matched its digests, or has none, or is not used
 	overlay map[[32]byte]place
 	// damaged is the last segment whose replay broke off, or noSegment. What
 	// it held may hide newer objects of the same id.
 	damaged int64
 }
+
+// letGoAfter is the number of look-ups in the index file after which its pages
+// are let go. The kernel maps 64 KiB around each, so that an index of 100 MB
+// would soon count as memory as a whole.
+const letGoAfter = 32
 
 // lookup finds an object's PUT.
 func (v *view) lookup(id [32]byte) (p place, ok bool, err error) {
@@ -45,6 +52,9 @@ func (v *view) lookup(id [32]byte) (p place, ok bool, err error) {
 	}
 	if fault := OnFault(func() { p, ok = v.index.lookup(id) }); fault != nil {
 		return place{}, false, fault
+	}
+	if v.lookups.Add(1)%letGoAfter == 0 && v.mapped != nil {
+		letGo(v.mapped)
 	}
 	return p, ok, nil
 }
@@ -171,7 +181,7 @@ func (v *view) checkIndex(dir, name string, data []byte, check bool) (*diskIndex
 		v.checked = true
 	}
 	if len(digests) > 0 {
-		err = checkIndex(name, data, digests)
+		err = checkIndex(name, data, digests, letGo)
 	} else {
 		err = nil
 	}

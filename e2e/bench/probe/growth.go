@@ -2,9 +2,10 @@ package probe
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"math/rand/v2"
 	"path/filepath"
 	"time"
@@ -135,8 +136,9 @@ func (m *madeUp) add(ctx context.Context, db string, infos []snapshot.Info) (p P
 	}
 	num := known[len(known)-1].Num
 	c := startClock()
-	added, err := x.Add(ctx, num, m.items())
+	added, err := x.AddScan(ctx, num, m.scan)
 	took := c.took()
+	x.Relax(ctx)
 	if err == nil && added.Items < int64(len(m.version)) {
 		err = fmt.Errorf("%d items instead of at least %d", added.Items, len(m.version))
 	}
@@ -194,46 +196,103 @@ func pathOf(i int) string { return fmt.Sprintf("%s/note-%07d.txt", dirOf(i), i) 
 
 const madeUpTime = 1_767_225_600_000_000_000 // 2026-01-01 in ns
 
-func (m *madeUp) items() iter.Seq2[*snapshot.Item, error] {
-	return func(yield func(*snapshot.Item, error) bool) {
-		var it snapshot.Item
-		extent := make([]snapshot.Extent, 1)
-		owner := snapshot.Entry{UID: 1000, GID: 1000, User: "ann", Group: "users"}
-		area := ""
-		for i, v := range m.version {
-			if i%madeUpWidth == 0 {
-				it = snapshot.Item{Path: dirOf(i), Entry: owner}
-				it.Mode, it.Mtime, it.Ctime = 0o040755, madeUpTime, madeUpTime
-				if up := filepath.Dir(it.Path); up != area {
-					area = up
-					parent := it
-					parent.Path = up
-					if !yield(&parent, nil) {
-						return
-					}
-				}
-				if !yield(&it, nil) {
-					return
-				}
-			}
-			id := m.ids[i] + uint64(v)
-			it = snapshot.Item{Path: pathOf(i), Entry: owner}
-			it.Mode, it.Size = 0o100644, int64(id%20_000+1)
-			it.Mtime = madeUpTime + int64(id%1_000_000_007)*1_000_003 + int64(v)
-			it.Ctime = it.Mtime + 1_003
-			extent[0].Size = uint32(it.Size)
-			// As little to be compressed as a hash.
-			r := rand.NewPCG(id, 5)
-			for k := 0; k < len(extent[0].ID); k += 8 {
-				x := r.Uint64()
-				for b := range 8 {
-					extent[0].ID[k+b] = byte(x >> (8 * b))
-				}
-			}
-			it.Content = extent
-			if !yield(&it, nil) {
-				return
-			}
-		}
+// madeUpSection is the number of directories in a section: about as many files
+// as borg puts into one.
+const madeUpSection = 7
+
+// scan walks through the items as through an archive's. It is made for every
+// walk.
+func (m *madeUp) scan(known []snapshot.Section) snapshot.Scanner {
+	s := &madeUpScanner{m: m, at: -1, known: map[[32]byte]bool{}}
+	for _, k := range known {
+		s.known[k.Objects[0]] = true
 	}
+	return s
+}
+
+type madeUpScanner struct {
+	m     *madeUp
+	known map[[32]byte]bool
+	at    int // the section
+	id    [32]byte
+	items []madeUpItem
+	item  int
+	raw   []byte
+	out   snapshot.Item
+}
+
+// madeUpItem is a file, or the directory that lies in dir or is it.
+type madeUpItem struct {
+	file int // -1 for a directory
+	dir  string
+}
+
+func (s *madeUpScanner) Next() bool {
+	s.at++
+	s.items, s.item = s.items[:0], -1
+	begin := s.at * madeUpSection * madeUpWidth
+	if begin >= len(s.m.version) {
+		return false
+	}
+	h := sha256.New()
+	for i := begin; i < min(begin+madeUpSection*madeUpWidth, len(s.m.version)); i++ {
+		if i%madeUpWidth == 0 {
+			dir := dirOf(i)
+			if up := filepath.Dir(dir); i == 0 || filepath.Dir(dirOf(i-1)) != up {
+				s.items = append(s.items, madeUpItem{-1, up})
+			}
+			s.items = append(s.items, madeUpItem{-1, dir})
+		}
+		s.items = append(s.items, madeUpItem{file: i})
+		s.raw = s.appendRaw(s.raw[:0], madeUpItem{file: i})
+		h.Write(s.raw)
+	}
+	h.Sum(s.id[:0])
+	return true
+}
+
+func (s *madeUpScanner) appendRaw(b []byte, it madeUpItem) []byte {
+	if it.file < 0 {
+		return append(b, it.dir...)
+	}
+	b = binary.AppendUvarint(b, uint64(it.file))
+	return binary.LittleEndian.AppendUint64(b, s.m.ids[it.file]+uint64(s.m.version[it.file]))
+}
+
+func (s *madeUpScanner) Known() bool    { return s.known[s.id] }
+func (s *madeUpScanner) NextItem() bool { s.item++; return s.item < len(s.items) }
+func (s *madeUpScanner) Err() error     { return nil }
+func (s *madeUpScanner) Close()         {}
+
+func (s *madeUpScanner) Section() snapshot.Section {
+	return snapshot.Section{Objects: [][32]byte{s.id}}
+}
+
+func (s *madeUpScanner) Raw() []byte {
+	s.raw = s.appendRaw(s.raw[:0], s.items[s.item])
+	return s.raw
+}
+
+func (s *madeUpScanner) Item() *snapshot.Item {
+	it := &s.out
+	*it = snapshot.Item{Entry: snapshot.Entry{UID: 1000, GID: 1000, User: "ann", Group: "users"}, Content: it.Content[:0]}
+	i := s.items[s.item].file
+	if i < 0 {
+		it.Path = s.items[s.item].dir
+		it.Mode, it.Mtime, it.Ctime = 0o040755, madeUpTime, madeUpTime
+		return it
+	}
+	v := s.m.version[i]
+	id := s.m.ids[i] + uint64(v)
+	it.Path = pathOf(i)
+	it.Mode, it.Size = 0o100644, int64(id%20_000+1)
+	it.Mtime = madeUpTime + int64(id%1_000_000_007)*1_000_003 + int64(v)
+	it.Ctime = it.Mtime + 1_003
+	extent := snapshot.Extent{Size: uint32(it.Size)}
+	r := rand.NewPCG(id, 5) // as little to be compressed as a hash
+	for k := 0; k < len(extent.ID); k += 8 {
+		binary.LittleEndian.PutUint64(extent.ID[k:], r.Uint64())
+	}
+	it.Content = append(it.Content, extent)
+	return it
 }
