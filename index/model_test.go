@@ -86,12 +86,15 @@ func putRandom(r *rand.Rand, t map[string]modelEntry, path string) {
 	}
 	removePath(t, path)
 	n := byte(r.IntN(3))
+	if r.IntN(3) == 0 {
+		n = byte(r.IntN(256)) // content that nothing else has
+	}
 	it := file("x", n)
 	e := modelEntry{Entry: it.Entry, content: it.Content}
 	e.Nlink = 1
 	switch r.IntN(8) {
 	case 0:
-		e.Mode, e.Target, e.Size, e.content = 0o120777, strings.Repeat("t", int(n)), 0, nil
+		e.Mode, e.Target, e.Size, e.content = 0o120777, strings.Repeat("t", int(n%3)), 0, nil
 	case 1:
 		e.Xattrs = []snapshot.Xattr{{Name: "user.k", Value: []byte{n}}}
 	case 2:
@@ -213,6 +216,7 @@ func checkModel(t *testing.T, x *Index, snaps []modelSnapshot, indexed map[strin
 		checkVersions(t, x, chain)
 	}
 	checkSearch(t, x, m.chains)
+	checkUsage(t, x, m.chains)
 	all := append(slices.Clone(m.chains["one"]), m.chains["two"]...)
 	for _, a := range all {
 		for _, b := range all {
@@ -318,6 +322,60 @@ func checkDeleted(t *testing.T, x *Index, chain []modelSnapshot, s modelSnapshot
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Fatalf("deleted in %q at %s:\n got %+v\nwant %+v", dir, s.info.Handle, got, want)
+	}
+}
+
+// checkUsage compares what each snapshot added with what the trees hold.
+func checkUsage(t *testing.T, x *Index, chains map[string][]modelSnapshot) {
+	t.Helper()
+	trees := map[int64]map[string]modelEntry{}
+	for _, chain := range chains {
+		for _, s := range chain {
+			trees[s.info.Num] = s.tree
+		}
+	}
+	in := map[snapshot.Extent][]int64{} // snapshots, oldest first
+	for _, s := range mustSnapshots(t, x) {
+		held := map[snapshot.Extent]bool{}
+		for _, e := range trees[s.Num] {
+			for _, extent := range e.content {
+				held[extent] = true
+			}
+		}
+		for extent := range held {
+			in[extent] = append(in[extent], s.Num)
+		}
+	}
+	type sums struct{ added, only int64 }
+	want, got := map[int64]sums{}, map[int64]sums{}
+	for extent, nums := range in {
+		s := want[nums[0]]
+		s.added += int64(extent.Size)
+		if len(nums) == 1 {
+			s.only += int64(extent.Size)
+		}
+		want[nums[0]] = s
+	}
+	usage, err := x.Usage(t.Context(), "src")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range usage {
+		s := got[u.Snapshot]
+		s.added += u.Added
+		s.only += u.Only
+		got[u.Snapshot] = s
+		holds := false
+		for path, e := range trees[u.Snapshot] {
+			dir, _ := cutLast(path)
+			holds = holds || dir == u.Dir && len(e.content) > 0
+		}
+		if !holds {
+			t.Fatalf("%+v, but there is no content", u)
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("usage %v, want %v", got, want)
 	}
 }
 

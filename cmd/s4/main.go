@@ -38,6 +38,7 @@ type CLI struct {
 	Ls      LsCmd      `cmd:"" help:"List a directory as it was."`
 	Cat     CatCmd     `cmd:"" help:"Print a file as it was."`
 	Find    FindCmd    `cmd:"" help:"Find paths by name over all of time."`
+	Du      DuCmd      `cmd:"" help:"Show which snapshots and directories added how much."`
 	Diff    DiffCmd    `cmd:"" help:"Show how two moments differ, or a moment and the live files."`
 	Restore RestoreCmd `cmd:"" help:"Bring paths back from a snapshot."`
 	Mount   MountCmd   `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`

@@ -1,0 +1,142 @@
+package volume
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// UsageOptions say what is summed up.
+type UsageOptions struct {
+	Path  string // a directory; "" is everything
+	At    string // TIME; only what this snapshot added
+	Since string // TIME; only what snapshots from then on added
+	Until string // TIME; likewise
+	Depth int    // levels of directories below Path; 0 is Path alone
+}
+
+// Usage tells what the repositories of a time line hold: bytes as they are
+// stored, once however many files have them, before compression.
+type Usage struct {
+	Snapshots []SnapshotUsage  // newest first, on the time line
+	Dirs      []DirectoryUsage // Path and what is below it, the largest first
+}
+
+// SnapshotUsage is what one snapshot brought.
+type SnapshotUsage struct {
+	snapshot.Info
+	Added int64 // bytes that no earlier snapshot of the repository has
+	Only  int64 // bytes of them that no later one has, either
+}
+
+// DirectoryUsage is what the snapshots brought in one directory and all below it.
+type DirectoryUsage struct {
+	Path        string
+	Added, Only int64
+}
+
+// Usage sums up which snapshots and directories added how much, as far as it
+// is indexed. What several files hold counts for one of them. A path that no
+// snapshot has is fs.ErrNotExist.
+func (p *Past) Usage(ctx context.Context, o UsageOptions) (*Usage, error) {
+	line, err := p.usageLine(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Path != "" {
+		traces, err := p.Trace(ctx, o.Path)
+		if err != nil {
+			return nil, err
+		}
+		if traces[0].Newest().Mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil, fmt.Errorf("%w: %s is no directory", snapshot.ErrUsage, o.Path)
+		}
+	}
+	out := &Usage{Snapshots: make([]SnapshotUsage, len(line))}
+	places := map[int64]int{}
+	var sources []string
+	for i, s := range line {
+		place := len(line) - 1 - i
+		out.Snapshots[place].Info = s
+		places[s.Num] = place
+		if !slices.Contains(sources, s.Source) {
+			sources = append(sources, s.Source)
+		}
+	}
+	dirs := map[string]*DirectoryUsage{}
+	for _, source := range sources {
+		sums, err := p.Index.Usage(ctx, source)
+		if err != nil {
+			return nil, err
+		}
+		for _, u := range sums {
+			place, ok := places[u.Snapshot]
+			below, inside := cutPath(u.Dir, o.Path)
+			if !ok || !inside {
+				continue
+			}
+			out.Snapshots[place].Added += u.Added
+			out.Snapshots[place].Only += u.Only
+			for _, dir := range levels(o.Path, below, o.Depth) {
+				d := dirs[dir]
+				if d == nil {
+					d = &DirectoryUsage{Path: dir}
+					dirs[dir] = d
+				}
+				d.Added += u.Added
+				d.Only += u.Only
+			}
+		}
+	}
+	for _, d := range dirs {
+		out.Dirs = append(out.Dirs, *d)
+	}
+	slices.SortFunc(out.Dirs, func(a, b DirectoryUsage) int {
+		return cmp.Or(cmp.Compare(b.Added, a.Added), cmp.Compare(a.Path, b.Path))
+	})
+	return out, nil
+}
+
+// usageLine is the part of the time line that is asked for.
+func (p *Past) usageLine(ctx context.Context, o UsageOptions) ([]snapshot.Info, error) {
+	if o.At == "" {
+		return p.Between(ctx, o.Since, o.Until)
+	}
+	s, err := p.Resolve(ctx, o.At)
+	return []snapshot.Info{s}, err
+}
+
+// cutPath gives path as seen from dir, if it is dir or below it.
+func cutPath(path, dir string) (below string, ok bool) {
+	switch {
+	case dir == "":
+		return path, true
+	case path == dir:
+		return "", true
+	}
+	return strings.CutPrefix(path, dir+"/")
+}
+
+// levels are the directory at top and those on the way down, at most depth.
+func levels(top, below string, depth int) []string {
+	all := []string{top}
+	for range depth {
+		if below == "" {
+			break
+		}
+		var name string
+		name, below, _ = strings.Cut(below, "/")
+		if top != "" {
+			name = top + "/" + name
+		}
+		top = name
+		all = append(all, top)
+	}
+	return all
+}
