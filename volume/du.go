@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -50,12 +51,8 @@ func (p *Past) Usage(ctx context.Context, o UsageOptions) (*Usage, error) {
 		return nil, err
 	}
 	if o.Path != "" {
-		traces, err := p.Trace(ctx, o.Path)
-		if err != nil {
+		if err := p.wasDirectory(ctx, o.Path); err != nil {
 			return nil, err
-		}
-		if traces[0].Newest().Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil, fmt.Errorf("%w: %s is no directory", snapshot.ErrUsage, o.Path)
 		}
 	}
 	out := &Usage{Snapshots: make([]SnapshotUsage, len(line))}
@@ -101,6 +98,53 @@ func (p *Past) Usage(ctx context.Context, o UsageOptions) (*Usage, error) {
 		return cmp.Or(cmp.Compare(b.Added, a.Added), cmp.Compare(a.Path, b.Path))
 	})
 	return out, nil
+}
+
+// CompleteCopies indexes the snapshots that the time line shows from another
+// repository than the one asked for, without which one cannot tell what a
+// repository's other snapshots added. It gives how many could not be indexed,
+// and why.
+func (p *Past) CompleteCopies(ctx context.Context, report Reporter) (missing int, why error) {
+	line, err := p.Timeline(ctx)
+	if err != nil {
+		return 0, err
+	}
+	shown := map[int64]bool{}
+	sources := map[string]bool{}
+	for _, s := range line {
+		shown[s.Num], sources[s.Source] = true, true
+	}
+	known, err := p.Index.Snapshots(ctx, "")
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range slices.Backward(known) {
+		if s.Indexed || shown[s.Num] || !sources[s.Source] {
+			continue
+		}
+		if err := p.ensure(ctx, &s, report); err != nil {
+			if ctx.Err() != nil {
+				return 0, err
+			}
+			missing++
+			why = cmp.Or(why, err)
+		}
+	}
+	return missing, why
+}
+
+// wasDirectory gives an error where the path never was a directory.
+func (p *Past) wasDirectory(ctx context.Context, path string) error {
+	traces, err := p.Trace(ctx, path)
+	if err != nil {
+		return err
+	}
+	for _, t := range traces {
+		if slices.ContainsFunc(t.Versions, func(v history.Version) bool { return v.Mode&unix.S_IFMT == unix.S_IFDIR }) {
+			return nil
+		}
+	}
+	return fmt.Errorf("%w: %s is no directory", snapshot.ErrUsage, path)
 }
 
 // usageLine is the part of the time line that is asked for.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"strings"
 
 	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/volume"
@@ -53,12 +54,28 @@ func (c *DuCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
+		if err := c.copies(ctx, a, past); err != nil {
+			return err
+		}
 		u, err := past.Usage(ctx, volume.UsageOptions{Path: path, At: c.At, Since: c.Since, Until: c.Until, Depth: max(c.Depth, 0)})
 		if err == nil {
 			err = c.print(a, g, u)
 		}
 		return errors.Join(err, g.broken)
 	})
+}
+
+// copies indexes what only du needs.
+func (c *DuCmd) copies(ctx context.Context, a *app, past *volume.Past) error {
+	report, done := a.reporter()
+	missing, why := past.CompleteCopies(ctx, report)
+	done()
+	if missing > 0 {
+		text, _, _ := strings.Cut(why.Error(), "\n")
+		a.warn("%s of a repository left out that another has, too, not indexed yet: %s", count(int64(missing), "snapshot"), text)
+		return nil
+	}
+	return why
 }
 
 // usageJSON is a snapshot with what it added.
