@@ -164,5 +164,13 @@ func FuzzResolve(f *testing.F) {
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			t.Fatal(err)
 		}
+		from, errFrom := r.edge(when, false)
+		to, errTo := r.edge(when, true)
+		switch {
+		case (errFrom == nil) != (errTo == nil):
+			t.Fatalf("as a beginning: %v, as an end: %v", errFrom, errTo)
+		case errFrom == nil && (from < 0 || from > to || to > len(r.infos)):
+			t.Fatalf("from %d to %d", from, to)
+		}
 	})
 }

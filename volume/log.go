@@ -172,12 +172,15 @@ func (l *pathLog) renamesAt(ctx context.Context, place int) (*renames, error) {
 type SnapshotStat struct {
 	snapshot.Info
 	Stat diff.Stat
+	Path string // another than the log's where it was renamed since
+	From string // what the directory at Path was called until then; "" for the same
 }
 
 // LogStat sums up, for those of the snapshots that are indexed, newest first,
 // how each differs from the one before it in its series, at and below a path; one
 // without a predecessor is all new. Those that differ in nothing are left out
-// but for the path "".
+// but for the path "". A directory whose files came from another, which is gone,
+// is followed back under that name.
 func (p *Past) LogStat(ctx context.Context, path string, of []snapshot.Info) iter.Seq2[SnapshotStat, error] {
 	return func(yield func(SnapshotStat, error) bool) {
 		line, err := p.Timeline(ctx)
@@ -185,32 +188,84 @@ func (p *Past) LogStat(ctx context.Context, path string, of []snapshot.Info) ite
 			yield(SnapshotStat{}, err)
 			return
 		}
+		wanted := map[int64]bool{}
+		for _, s := range of {
+			wanted[s.Num] = true
+		}
 		before := map[int64]snapshot.Info{}
 		newest := map[string]snapshot.Info{}
+		paths := map[string]string{} // by series
 		for _, s := range line {
 			if s.Indexed {
 				before[s.Num], newest[s.Series] = newest[s.Series], s
+				paths[s.Series] = path
 			}
 		}
-		for _, s := range slices.Backward(of) {
+		for _, s := range slices.Backward(line) {
 			old, ok := before[s.Num]
-			if !ok {
+			if !ok || path == "" && !wanted[s.Num] {
 				continue
 			}
-			out := SnapshotStat{Info: s}
-			if err := p.stat(ctx, path, old, s, &out.Stat); err != nil {
+			out := SnapshotStat{Info: s, Path: paths[s.Series]}
+			if out.From, err = p.cameFrom(ctx, out.Path, old, s); err == nil && wanted[s.Num] {
+				err = p.stat(ctx, &out, old)
+			}
+			if err != nil {
 				yield(out, err)
 				return
 			}
-			if (path == "" || out.Stat != diff.Stat{}) && !yield(out, nil) {
+			if out.From != "" {
+				paths[s.Series] = out.From
+			}
+			if wanted[s.Num] && (path == "" || out.Stat != diff.Stat{}) && !yield(out, nil) {
 				return
 			}
 		}
 	}
 }
 
-// stat sums up what differs from snapshot a, which may be none, to b.
-func (p *Past) stat(ctx context.Context, path string, a, b snapshot.Info, sum *diff.Stat) error {
+// cameFrom is the directory of snapshot a that the one at path in b was made of:
+// one that b no longer has and most of the files new at path were in, under the
+// same names below it. "" when there is none.
+func (p *Past) cameFrom(ctx context.Context, path string, a, b snapshot.Info) (string, error) {
+	if path == "" || a.Num == 0 || p.has(ctx, a, path) {
+		return "", nil
+	}
+	if e, err := p.Find(ctx, b.Num, path); err != nil || e.Dir == 0 {
+		return "", ignoreMissing(err)
+	}
+	from, files := map[string]int{}, 0
+	for c, err := range diff.Renames(ctx, diff.Moments(ctx, p.Index, a, b, nil), p.alike(a, b)) {
+		if err != nil {
+			return "", err
+		}
+		below, ok := cutPath(c.Path, path)
+		if !ok || c.New == nil || c.New.Mode&unix.S_IFMT == unix.S_IFDIR {
+			continue
+		}
+		files++
+		if dir, ok := strings.CutSuffix(c.From, "/"+below); ok {
+			from[dir]++
+		}
+	}
+	for dir, n := range from {
+		if 2*n > files && !p.has(ctx, b, dir) {
+			return dir, nil
+		}
+	}
+	return "", nil
+}
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// stat sums up what differs from snapshot a, which may be none, to that of s.
+func (p *Past) stat(ctx context.Context, s *SnapshotStat, a snapshot.Info) error {
+	b, path, sum := s.Info, s.Path, &s.Stat
 	if a.Num == 0 {
 		for n, err := range p.Walk(ctx, b.Num, path) {
 			switch {
@@ -227,7 +282,11 @@ func (p *Past) stat(ctx context.Context, path string, a, b snapshot.Info, sum *d
 		}
 		return nil
 	}
-	keep := func(at string) bool { return path == "" || at == path || strings.HasPrefix(at, path+"/") }
+	keep := func(at string) bool {
+		_, inside := cutPath(at, path)
+		_, inFrom := cutPath(at, s.From)
+		return inside || s.From != "" && inFrom
+	}
 	for c, err := range diff.Renames(ctx, diff.Moments(ctx, p.Index, a, b, keep), p.alike(a, b)) {
 		if err == nil {
 			err = sum.Add(ctx, &c, p.weigh(a, b))

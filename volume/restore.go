@@ -74,6 +74,10 @@ func (p *Past) PlanRestore(ctx context.Context, v *Volume, o RestoreOptions) (_ 
 		return nil, err
 	}
 	t, err := p.withContent(ctx, s)
+	if o.DryRun && errors.Is(err, snapshot.ErrUnreachable) {
+		o.Report.warn("what only touched files hold cannot be told apart, so they count as changed: %v", err)
+		t, err = tree{past: p, s: s}, nil
+	}
 	if err != nil {
 		return nil, err
 	}

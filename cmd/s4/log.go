@@ -32,7 +32,7 @@ type LogCmd struct {
 
 // Help is the paragraph under --help.
 func (LogCmd) Help() string {
-	return `Lists the volume's snapshots from all its remotes on one time line, newest first. Of a file it lists the versions, in the letters of s4 diff, and follows it back to the names it had before; of a directory the snapshots in which something below it changed. The index answers; no remote is asked unless told to, or where the index lacks something.
+	return `Lists the volume's snapshots from all its remotes on one time line, newest first. Of a file it lists the versions, in the letters of s4 diff, and follows it back to the names it had before; of a directory the snapshots in which something below it changed, also back to its former name. The index answers; no remote is asked unless told to, or where the index lacks something.
 
 Examples:
 
@@ -165,7 +165,9 @@ func (c *LogCmd) table(a *app, rows [][]string) error {
 // statJSON is a snapshot with how it differs from the one before it.
 type statJSON struct {
 	snapshotJSON
-	Stat diff.Stat `json:"stat"`
+	Stat  diff.Stat `json:"stat"`
+	From  string    `json:"from,omitempty"` // what the directory was called before
+	FromB []byte    `json:"from_bytes,omitempty"`
 }
 
 func (c *LogCmd) stat(ctx context.Context, a *app, past *volume.Past, line []snapshot.Info, path string) error {
@@ -176,8 +178,8 @@ func (c *LogCmd) stat(ctx context.Context, a *app, past *volume.Past, line []sna
 			return err
 		}
 		if a.JSON {
-			list = append(list, statJSON{toJSON(s.Info), s.Stat})
-		} else if err := c.table(a, [][]string{append(snapshotRow(s.Info), statLine(&s.Stat))}); err != nil {
+			list = append(list, statJSON{toJSON(s.Info), s.Stat, s.From, bytesJSON(s.From)})
+		} else if err := c.table(a, [][]string{append(snapshotRow(s.Info), c.statLine(a, &s))}); err != nil {
 			return err
 		}
 		if n++; n == c.Number {
@@ -188,6 +190,15 @@ func (c *LogCmd) stat(ctx context.Context, a *app, past *volume.Past, line []sna
 		return a.printJSON(list)
 	}
 	return nil
+}
+
+// statLine is the last field of a snapshot's line.
+func (c *LogCmd) statLine(a *app, s *volume.SnapshotStat) string {
+	text := statLine(&s.Stat)
+	if s.From != "" {
+		text += "  " + c.show(a.stdout, s.From) + " -> " + c.show(a.stdout, s.Path)
+	}
+	return text
 }
 
 // versionJSON is one version of a path.
