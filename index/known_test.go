@@ -39,7 +39,8 @@ func newSectioned(all []snapshot.Item, noise map[string]int) *sectioned {
 		}
 	}
 	for _, it := range all {
-		raw := fmt.Sprintf("%d %+v", noise[it.Path], it)
+		packed := appendContent(appendMeta([]byte{byte(noise[it.Path])}, &it.Entry, 0), it.Content)
+		raw := fmt.Sprintf("%s\x00%s\x00%s%s", it.Path, it.LinkTo, it.User, packed)
 		items, raws = append(items, it), append(raws, raw)
 		// Short sections for few items, longer ones for many.
 		if sum := sha256.Sum256([]byte(raw)); int(sum[0])%min(256, 4+len(all)/200) == 0 {

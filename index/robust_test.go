@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"log/slog"
@@ -319,7 +320,7 @@ func TestHelperProcess(t *testing.T) {
 	x := openAt(t, path, nil)
 	source := os.Getenv("S4_INDEX_SOURCE")
 	if source == "edited" {
-		fillEdited(t, x)
+		fillEdited(t, x, func() { fmt.Println("begun") }) // to who kills it
 		return
 	}
 	var infos []snapshot.Info
@@ -347,10 +348,19 @@ func helper(t *testing.T, path, source string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), exe, "-test.run=^TestHelperProcess$")
-	cmd.Env = append(os.Environ(), "S4_INDEX_HELPER="+path, "S4_INDEX_SOURCE="+source)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	cmd.Env = append(os.Environ(), "S4_INDEX_HELPER="+path, "S4_INDEX_SOURCE="+source, "GORACE=atexit_sleep_ms=0")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
+	}
+	if source == "edited" {
+		if _, err := io.ReadFull(out, make([]byte, len("begun"))); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return cmd
 }
@@ -439,12 +449,12 @@ func TestKilled(t *testing.T) {
 
 // fillEdited adds snapshots of a tree that changes a little from one to the
 // next: the newest first, the last two when all others are there.
-func fillEdited(t *testing.T, x *Index) {
+func fillEdited(t *testing.T, x *Index, begun func()) {
 	t.Helper()
 	const snapshots = 8
 	r := mrand.New(mrand.NewPCG(7, 7))
 	var items []snapshot.Item
-	for i := range 1500 {
+	for i := range 800 {
 		items = append(items, file(fmt.Sprintf("d%d/e%d/f%d", i/500, i/50, i), byte(i)))
 	}
 	var infos []snapshot.Info
@@ -459,6 +469,7 @@ func fillEdited(t *testing.T, x *Index) {
 			items = slices.Delete(items, at, at+1)
 		}
 	}
+	begun()
 	nums := announce(t, x, infos...)
 	for _, i := range []int{5, 4, 3, 2, 1, 0, 7, 6} {
 		if _, err := x.AddScan(t.Context(), nums[fmt.Sprint(i)], streams[i].scan); err != nil {
@@ -470,8 +481,14 @@ func fillEdited(t *testing.T, x *Index) {
 // TestKilledHundredTimes: whatever kill -9 left behind, the next run ends with
 // the index that an undisturbed one makes.
 func TestKilledHundredTimes(t *testing.T) {
+	cmd := helper(t, filepath.Join(t.TempDir(), "index.db"), "edited")
+	began := time.Now()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	lasts := time.Since(began)
 	undisturbed := open(t)
-	fillEdited(t, undisturbed)
+	fillEdited(t, undisturbed, func() {})
 	want := rows(t, undisturbed)
 	partly := 0
 	path := ""
@@ -480,7 +497,7 @@ func TestKilledHundredTimes(t *testing.T) {
 			path = filepath.Join(t.TempDir(), "index.db")
 		}
 		cmd := helper(t, path, "edited")
-		time.Sleep(time.Duration(15+mrand.IntN(110)) * time.Millisecond)
+		time.Sleep(mrand.N(lasts))
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -499,7 +516,7 @@ func TestKilledHundredTimes(t *testing.T) {
 		if left > 0 && kills%3 > 0 {
 			continue // on to the next kill
 		}
-		fillEdited(t, x)
+		fillEdited(t, x, func() {})
 		if got := rows(t, x); !slices.Equal(got, want) {
 			t.Fatalf("rows\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}

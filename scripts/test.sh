@@ -15,7 +15,7 @@ go test -race -count=1 -timeout 40m -v ./... >"$log" 2>&1 || status=$?
 # One line a package, the failures whole, and the skips with their reasons.
 grep -aE '^(ok|FAIL|panic:|---? FAIL)' "$log" || true
 if [ "$status" != 0 ]; then
-	grep -avE '^\s*(=== |--- PASS|--- SKIP)|^PASS$' "$log" | tail -n 200
+	grep -avE '^\s*(=== |--- PASS|--- SKIP)|^PASS$' "$log" | cut -c1-400 | tail -n 300
 fi
 passed=$(grep -acE '^\s*--- PASS' "$log" || true)
 failed=$(grep -acE '^\s*--- FAIL' "$log" || true)
