@@ -37,6 +37,23 @@ type Tree interface {
 	Stat(ctx context.Context, num, version int64) (snapshot.Entry, error)
 }
 
+// Paths answers for paths over all of time, as far as that is indexed. A
+// directory's and a version's numbers name a path, too, as long as anything
+// holds it.
+type Paths interface {
+	// Ever gives up to limit names after the given one that the directory at
+	// path ever held, in a fixed order. Fewer than limit means there are no
+	// more. A path that never was a directory wraps fs.ErrNotExist.
+	Ever(ctx context.Context, path, after string, limit int) ([]snapshot.Ever, error)
+	// EverAt is what was at one path.
+	EverAt(ctx context.Context, path string) (snapshot.Ever, error)
+	// Distinct gives every version of a path, oldest first, each with the
+	// first snapshot that has it.
+	Distinct(ctx context.Context, path string) ([]snapshot.Moment, error)
+	DirPath(ctx context.Context, dir int64) (string, error)
+	Path(ctx context.Context, version int64) (string, error)
+}
+
 // Content opens a regular file's content.
 type Content interface {
 	Open(ctx context.Context, num int64, e snapshot.Entry) (snapshot.File, error)
@@ -47,6 +64,7 @@ type Content interface {
 type History interface {
 	Timeline
 	Tree
+	Paths
 	Content
 }
 
@@ -88,8 +106,9 @@ const XattrRoot = "user.s4.root"
 
 // Names that this package adds to a tree or keeps out of it.
 const (
-	dotS4       = ".s4"
-	nameHistory = "history"
-	nameLocal   = "local" // s4's private state
-	nameLatest  = "latest"
+	dotS4        = ".s4"
+	nameHistory  = "history"
+	nameVersions = "versions"
+	nameLocal    = "local" // s4's private state
+	nameLatest   = "latest"
 )

@@ -9,6 +9,9 @@
 //	      latest           -> the newest snapshot's directory
 //	      2026-11-22T…Z/   one directory a snapshot
 //	      yesterday        not listed, found by name: -> the directory it means
+//	    versions/          every path there ever was, each file as a directory
+//	      notes.txt/       of its distinct versions, by the first snapshot
+//	        2026-11-22T…Z.txt
 //
 // A repository mounted without a volume has a snapshot's tree at its root
 // instead of the live tree, and the same .s4/history in it.
@@ -29,8 +32,8 @@
 //	bit  62      seen from the mount's root (a repository mount); a directory
 //	             may have one parent only, so the same directory below
 //	             history/ needs another id
-//	bit  61      set: a fixed node, a moment link or a snapshot's directory
-//	             (then bits 0–60 say which)
+//	bit  61      set: a fixed node, a moment link, a snapshot's directory, or
+//	             one in versions/ (then bits 0–60 say which)
 //	bits 36–60   snapshot number
 //	bits 0–35    version number
 //

@@ -43,6 +43,7 @@ type fakeSnap struct {
 	entries  map[int64]snapshot.Entry
 	children map[int64][]snapshot.Entry // by Dir, sorted by name
 	content  map[int64][]byte
+	paths    map[int64]string // below the root, "" for itself
 }
 
 var _ History = (*fakeHistory)(nil)
@@ -61,7 +62,7 @@ func (h *fakeHistory) add(t *testing.T, dir string, at time.Time) snapshot.Info 
 	h.last++
 	s := &fakeSnap{
 		entries: make(map[int64]snapshot.Entry), children: make(map[int64][]snapshot.Entry),
-		content: make(map[int64][]byte),
+		content: make(map[int64][]byte), paths: make(map[int64]string),
 	}
 	info := snapshot.Info{
 		Num: h.last, ID: fmt.Sprint("id", h.last), Time: at.UTC(), Dir: at.UTC().Format(snapshot.DirFormat), Indexed: true,
@@ -88,6 +89,10 @@ func (h *fakeHistory) add(t *testing.T, dir string, at time.Time) snapshot.Info 
 			s.content[e.Version] = data
 		}
 		s.entries[e.Version] = e
+		s.paths[e.Version] = strings.TrimPrefix(rel, ".")
+		if rel != "." {
+			s.paths[e.Version] = rel
+		}
 		if rel == "." {
 			s.root = e.Version
 			return nil
@@ -350,4 +355,94 @@ func xattrsOf(t *testing.T, path string) []snapshot.Xattr {
 	}
 	sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 	return list
+}
+
+// Ever gives the newest entry of each name that a directory held; this fake
+// knows a directory by its real path.
+func (h *fakeHistory) Ever(_ context.Context, path, after string, limit int) (all []snapshot.Ever, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	newest := map[string]snapshot.Ever{}
+	found := false
+	for _, info := range h.infos {
+		s := h.snaps[info.Num]
+		dir, ok := s.at(path)
+		if !ok || dir.Dir == 0 {
+			continue
+		}
+		found = true
+		for _, e := range s.children[dir.Dir] {
+			newest[e.Name] = joinEver(newest[e.Name], e)
+		}
+	}
+	for name, e := range newest {
+		if name > after {
+			all = append(all, e)
+		}
+	}
+	if !found {
+		return nil, fs.ErrNotExist
+	}
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
+	return all[:min(limit, len(all))], nil
+}
+
+func joinEver(old snapshot.Ever, e snapshot.Entry) snapshot.Ever {
+	now := snapshot.Ever{Entry: e, Perm: e.Mode & 0o7777, OneOwner: true}
+	if old.Mode != 0 {
+		now.Perm &= old.Perm
+		now.OneOwner = old.OneOwner && old.UID == e.UID && old.GID == e.GID
+	}
+	return now
+}
+
+func (h *fakeHistory) EverAt(_ context.Context, path string) (ever snapshot.Ever, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, info := range h.infos {
+		if e, ok := h.snaps[info.Num].at(path); ok {
+			ever = joinEver(ever, e)
+		}
+	}
+	if ever.Mode == 0 {
+		err = fs.ErrNotExist
+	}
+	return ever, err
+}
+
+func (h *fakeHistory) Distinct(_ context.Context, path string) (all []snapshot.Moment, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, info := range h.infos {
+		e, ok := h.snaps[info.Num].at(path)
+		if ok && (len(all) == 0 || all[len(all)-1].Entry.Version != e.Version) {
+			all = append(all, snapshot.Moment{Info: info, Entry: e})
+		}
+	}
+	return all, nil
+}
+
+func (h *fakeHistory) DirPath(ctx context.Context, dir int64) (string, error) {
+	return h.Path(ctx, dir-1_000_000)
+}
+
+func (h *fakeHistory) Path(_ context.Context, version int64) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.snaps {
+		if p, ok := s.paths[version]; ok {
+			return p, nil
+		}
+	}
+	return "", fs.ErrNotExist
+}
+
+// at finds a path below the snapshot's root.
+func (s *fakeSnap) at(path string) (snapshot.Entry, bool) {
+	for version, p := range s.paths {
+		if p == path {
+			return s.entries[version], true
+		}
+	}
+	return snapshot.Entry{}, false
 }

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -132,21 +133,26 @@ func (f *historyFS) pager(n node) pager {
 		return once(f.listMoments)
 	case kindRoot:
 		if !f.root.beside {
-			return f.entryPager(n, "")
+			return f.entryPager(n)
 		}
 		return inTurn(once(f.listFixed(dotS4, idDotS4)), f.entryPager(n, dotS4))
 	case kindDotS4:
-		return inTurn(once(f.listFixed(nameHistory, idHistory)), f.entryPager(n, nameHistory))
+		return inTurn(once(f.listFixed(nameHistory, idHistory)), once(f.listFixed(nameVersions, idVersions)),
+			f.entryPager(n, nameHistory, nameVersions))
+	case kindEverDir:
+		return f.everPager(n)
+	case kindEverFile:
+		return once(func(ctx context.Context) ([]child, error) { return f.listVersions(ctx, &n) })
 	case kindMoment:
 		return once(func(context.Context) ([]child, error) { return nil, syscall.ENOTDIR })
 	default:
-		return f.entryPager(n, "")
+		return f.entryPager(n)
 	}
 }
 
-// entryPager lists a directory of a snapshot, without the name that this
+// entryPager lists a directory of a snapshot, without the names that this
 // package puts there itself.
-func (f *historyFS) entryPager(n node, hide string) pager {
+func (f *historyFS) entryPager(n node, hide ...string) pager {
 	after, end := "", n.entry.Mode == 0
 	return func(ctx context.Context) ([]child, error) {
 		for !end {
@@ -157,7 +163,7 @@ func (f *historyFS) entryPager(n node, hide string) pager {
 			page := make([]child, 0, len(entries))
 			for i := range entries {
 				e := &entries[i]
-				if e.Name == hide {
+				if slices.Contains(hide, e.Name) {
 					continue
 				}
 				c, err := f.entryChild(&n, e)

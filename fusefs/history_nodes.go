@@ -28,6 +28,8 @@ const (
 	kindHistory              // .s4/history
 	kindMoment               // a link in it
 	kindSnapshot             // a snapshot's directory in it
+	kindEverDir              // a directory in .s4/versions, or that itself
+	kindEverFile             // the versions of one path in it
 )
 
 // node is what a node id stands for, as far as a request needs it.
@@ -37,6 +39,8 @@ type node struct {
 	num   int64          // snapshot; 0 where there is none
 	entry snapshot.Entry // zero if there is none or, for kindSnapshot, if it is not known yet
 	info  snapshot.Info  // for kindMoment and kindSnapshot
+	path  string         // for kindEverDir and kindEverFile
+	ever  snapshot.Ever  // likewise, but zero for .s4/versions itself
 }
 
 // rootView tells whether the node is reached from the mount's root.
@@ -69,6 +73,11 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 		return node{kind: kindHistory, id: id}, nil
 	case idDotS4:
 		return f.dotS4Node(ctx)
+	case idVersions:
+		return node{kind: kindEverDir, id: id}, nil
+	}
+	if id&bitSpecial != 0 && id&(bitEverDir|bitEverFile) != 0 {
+		return f.everNode(ctx, id)
 	}
 	if num, ok := momentNum(id); ok {
 		m, err := f.line.get(ctx)
@@ -168,6 +177,11 @@ func (f *historyFS) attr(ctx context.Context, n *node) (fuse.Attr, time.Duration
 			return pendingDir(n.id, n.info), briefly, nil
 		}
 		return entryAttr(n.id, n.num, &n.entry), forever, nil
+	case kindEverDir, kindEverFile:
+		if n.ever.Mode == 0 {
+			return madeDir(n.id, 0), forever, nil
+		}
+		return everAttr(n.id, &n.ever), briefly, nil
 	case kindRoot, kindDotS4:
 		keep := f.root.keep()
 		if n.entry.Mode == 0 {
@@ -198,9 +212,13 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 			return f.fixedChild(ctx, dotS4, idDotS4)
 		}
 	case kindDotS4:
-		if name == nameHistory {
-			return f.fixedChild(ctx, nameHistory, idHistory)
+		if id, ok := ours(name); ok {
+			return f.fixedChild(ctx, name, id)
 		}
+	case kindEverDir:
+		return f.lookupEver(ctx, n, name)
+	case kindEverFile:
+		return f.lookupVersion(ctx, n, name)
 	}
 	if err := f.enter(ctx, n); err != nil {
 		return child{}, err

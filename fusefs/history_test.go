@@ -286,3 +286,71 @@ func TestNotYetIndexed(t *testing.T) {
 		return err == nil && fi.Mode().Perm() == 0o755
 	})
 }
+
+// TestVersions looks at .s4/versions: what there ever was, by path.
+func TestVersions(t *testing.T) {
+	tree := newVolume(t)
+	write(t, filepath.Join(tree, "docs/letter.txt"), "one")
+	write(t, filepath.Join(tree, "docs/.profile"), "a")
+	write(t, filepath.Join(tree, "gone/file"), "gone")
+	h := newFakeHistory()
+	first := h.add(t, tree, time.Unix(1_700_000_000, 0))
+	write(t, filepath.Join(tree, "docs/letter.txt"), "two, longer")
+	if err := os.RemoveAll(filepath.Join(tree, "gone")); err != nil {
+		t.Fatal(err)
+	}
+	second := h.add(t, tree, time.Unix(1_700_001_000, 0))
+	if err := os.Chmod(filepath.Join(tree, "docs/.profile"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	third := h.add(t, tree, time.Unix(1_700_002_000, 0))
+	alone := publicDir(t)
+	mount(t, alone, Options{History: h})
+	for name, mnt := range map[string]string{"live": mountLive(t, newVolume(t), h, nil), "repository": alone} {
+		t.Run(name, func(t *testing.T) {
+			s4 := filepath.Join(mnt, ".s4")
+			versions := filepath.Join(s4, "versions")
+			if got := names(t, s4); !slices.Contains(got, "versions") || !slices.Contains(got, "history") {
+				t.Fatalf(".s4 holds %q", got)
+			}
+			if got := names(t, versions); !slices.Contains(got, "docs") || !slices.Contains(got, "gone") {
+				t.Fatalf("versions holds %q", got)
+			}
+			if got, want := names(t, versions+"/docs/letter.txt"), []string{first.Dir + ".txt", second.Dir + ".txt"}; !slices.Equal(got, want) {
+				t.Fatalf("versions of the letter %q, want %q", got, want)
+			}
+			if got, want := names(t, versions+"/docs/.profile"), []string{first.Dir, third.Dir}; !slices.Equal(got, want) {
+				t.Fatalf("versions of .profile %q, want %q", got, want)
+			}
+			for path, want := range map[string]string{
+				"docs/letter.txt/" + first.Dir + ".txt": "one", "docs/letter.txt/" + second.Dir + ".txt": "two, longer",
+				"gone/file/" + first.Dir: "gone",
+			} {
+				if got, err := os.ReadFile(filepath.Join(versions, path)); err != nil || string(got) != want {
+					t.Errorf("%s is %q, %v", path, got, err)
+				}
+			}
+			fi, err := os.Stat(versions + "/docs/.profile")
+			if err != nil || fi.Mode().Perm() != 0o500 {
+				t.Errorf(".profile, once private, is open to all: %v, %v", fi.Mode(), err)
+			}
+			for _, path := range []string{"never", "docs/never", "docs/letter.txt/" + third.Dir + ".txt", "docs/letter.txt/x"} {
+				if _, err := os.Lstat(filepath.Join(versions, path)); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s: %v", path, err)
+				}
+			}
+			for what, err := range map[string]error{
+				"mkdir":  os.Mkdir(versions+"/new", 0o700),
+				"write":  os.WriteFile(versions+"/docs/letter.txt/"+first.Dir+".txt", nil, 0o600),
+				"remove": os.Remove(versions + "/docs/letter.txt/" + first.Dir + ".txt"),
+			} {
+				if !errors.Is(err, syscall.EROFS) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+			if err := os.Remove(versions); err == nil {
+				t.Error("versions itself could be removed")
+			}
+		})
+	}
+}

@@ -23,8 +23,13 @@ const (
 	bitMoment   = 1 << 35 // a link to the snapshot
 	bitSnapshot = 1 << 34 // the snapshot's directory in .s4/history
 
-	idHistory uint64 = bitHistory | bitSpecial | 1 // .s4/history
-	idDotS4   uint64 = bitHistory | bitSpecial | 2 // .s4 of a repository mount
+	// In a special id, when the low bits hold the index's number
+	bitEverDir  = 1 << 60 // of a directory: one in .s4/versions
+	bitEverFile = 1 << 59 // of a version: the directory of its path's versions
+
+	idHistory  uint64 = bitHistory | bitSpecial | 1 // .s4/history
+	idDotS4    uint64 = bitHistory | bitSpecial | 2 // .s4 of a repository mount
+	idVersions uint64 = bitHistory | bitSpecial | 3 // .s4/versions
 )
 
 // errIDRange says that a number outgrew its bits in a node id.
@@ -60,7 +65,7 @@ func momentID(num int64) (uint64, error) {
 
 // momentNum gives the snapshot number in a moment link's id.
 func momentNum(id uint64) (num int64, ok bool) {
-	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0 && id&(bitEverDir|bitEverFile) == 0
 }
 
 // snapshotID computes the node id of a snapshot's directory in .s4/history. It
@@ -74,7 +79,19 @@ func snapshotID(num int64) (uint64, error) {
 
 // snapshotNum gives the snapshot number in such an id.
 func snapshotNum(id uint64) (num int64, ok bool) {
-	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0 && id&(bitEverDir|bitEverFile) == 0
+}
+
+// everID computes the node id of what was at one path over time.
+func everID(e *snapshot.Entry) (uint64, error) {
+	number, bit := e.Version, uint64(bitEverFile)
+	if e.Dir != 0 {
+		number, bit = e.Dir, bitEverDir
+	}
+	if number <= 0 || number > maxVersion {
+		return 0, errIDRange
+	}
+	return bitHistory | bitSpecial | bit | uint64(number), nil
 }
 
 // inode gives the inode number of an entry whose node id is id.

@@ -57,7 +57,7 @@ func (d *liveDir) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
 		var e fuse.DirEntry
 		d.todo = d.todo[e.Parse(d.todo):]
 		// The history is added by the multiplexer.
-		if d.node.dotS4 && (e.Name == nameLocal || e.Name == nameHistory) {
+		if _, shown := ours(e.Name); d.node.dotS4 && (shown || e.Name == nameLocal) {
 			continue
 		}
 		return &e, 0

@@ -57,13 +57,13 @@ func (m *mux) Forget(id, nlookup uint64) { m.side(id).Forget(id, nlookup) }
 
 func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if m.isDotS4(h.NodeId) {
-		switch name {
-		case nameLocal:
+		if name == nameLocal {
 			return fuse.ENOENT
-		case nameHistory:
-			c, err := m.history.fixedChild(request(h, cancel), nameHistory, idHistory)
+		}
+		if id, ok := ours(name); ok {
+			c, err := m.history.fixedChild(request(h, cancel), name, id)
 			if err != nil {
-				return m.history.fail("look-up", idHistory, err)
+				return m.history.fail("look-up", id, err)
 			}
 			c.fill(out)
 			return fuse.OK
@@ -78,51 +78,82 @@ func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 
 func (m *mux) isDotS4(id uint64) bool { return id == m.dotS4.Load() && id != 0 }
 
-// endOfDotS4 is the position behind history, the last name in .s4. The live
-// side's positions are the file system's below; none uses this number.
-const endOfDotS4 = 1<<62 | 0x7334
+// added are the names that this package puts into .s4, behind those that it
+// has below.
+var added = []struct {
+	name string
+	id   uint64
+}{{nameHistory, idHistory}, {nameVersions, idVersions}}
+
+// ours gives the id of a name that this package puts into .s4.
+func ours(name string) (id uint64, ok bool) {
+	for _, a := range added {
+		if a.name == name {
+			return a.id, true
+		}
+	}
+	return 0, false
+}
+
+// addedAt is the position of the first of the added names. The live side's
+// positions are the file system's below; none uses this number or the next.
+const addedAt = 1<<62 | 0x7334
+
+// isAdded tells a position from which on only added names follow, and how many
+// of them have been listed.
+func isAdded(off uint64) (listed int, ok bool) {
+	if off < addedAt || off > addedAt+uint64(len(added)) {
+		return 0, false
+	}
+	return int(off - addedAt), true
+}
 
 func (m *mux) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	if !m.isDotS4(in.NodeId) {
 		return m.side(in.NodeId).ReadDir(cancel, in, out)
 	}
-	if in.Offset == endOfDotS4 {
-		return fuse.OK
+	listed, ok := isAdded(in.Offset)
+	if !ok {
+		if st := m.live.ReadDir(cancel, in, out); st != fuse.OK || len(out.Bytes()) > 0 {
+			return st
+		}
 	}
-	st := m.live.ReadDir(cancel, in, out)
-	if st == fuse.OK && len(out.Bytes()) == 0 {
-		out.AddDirEntry(historyDirent())
+	for ; listed < len(added) && out.AddDirEntry(addedDirent(listed)); listed++ { //nolint:revive // adding is in the condition
 	}
-	return st
+	return fuse.OK
 }
 
 func (m *mux) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	if !m.isDotS4(in.NodeId) {
 		return m.side(in.NodeId).ReadDirPlus(cancel, in, out)
 	}
-	if in.Offset == endOfDotS4 {
-		return fuse.OK
+	listed, ok := isAdded(in.Offset)
+	if !ok {
+		if st := m.live.ReadDirPlus(cancel, in, out); st != fuse.OK || len(out.Bytes()) > 0 {
+			return st
+		}
 	}
-	st := m.live.ReadDirPlus(cancel, in, out)
-	if st != fuse.OK || len(out.Bytes()) > 0 {
-		return st
-	}
-	entry := out.AddDirLookupEntry(historyDirent())
-	c, err := m.history.fixedChild(request(&in.InHeader, cancel), nameHistory, idHistory)
-	if entry != nil && err == nil {
-		c.fill(entry) // else the name alone, to be looked up
+	for ; listed < len(added); listed++ {
+		entry := out.AddDirLookupEntry(addedDirent(listed))
+		if entry == nil {
+			break
+		}
+		c, err := m.history.fixedChild(request(&in.InHeader, cancel), added[listed].name, added[listed].id)
+		if err == nil {
+			c.fill(entry) // else the name alone, to be looked up
+		}
 	}
 	return fuse.OK
 }
 
-func historyDirent() fuse.DirEntry {
-	return fuse.DirEntry{Name: nameHistory, Ino: idHistory, Mode: syscall.S_IFDIR, Off: endOfDotS4}
+func addedDirent(i int) fuse.DirEntry {
+	return fuse.DirEntry{Name: added[i].name, Ino: added[i].id, Mode: syscall.S_IFDIR, Off: addedAt + uint64(i) + 1}
 }
 
 // mayMake tells whether a name may be made in a directory: not one of those
 // that this package shows or hides itself.
 func (m *mux) mayMake(parent uint64, name string) fuse.Status {
-	if m.isDotS4(parent) && (name == nameHistory || name == nameLocal) {
+	if _, shown := ours(name); m.isDotS4(parent) && (shown || name == nameLocal) {
 		return fuse.EPERM
 	}
 	return fuse.OK
@@ -131,10 +162,11 @@ func (m *mux) mayMake(parent uint64, name string) fuse.Status {
 // mayRemove tells whether a name may go. The root's .s4 is in use as long as
 // the mount is there.
 func (m *mux) mayRemove(parent uint64, name string) fuse.Status {
+	_, shown := ours(name)
 	switch {
 	case parent == fuse.FUSE_ROOT_ID && name == dotS4:
 		return fuse.EBUSY
-	case m.isDotS4(parent) && name == nameHistory:
+	case m.isDotS4(parent) && shown:
 		return fuse.EBUSY
 	case m.isDotS4(parent) && name == nameLocal:
 		return fuse.ENOENT

@@ -86,6 +86,20 @@ type Extent struct {
 	Size uint32
 }
 
+// Ever is what was at one path over time: the newest entry there, and what all
+// that were there have in common.
+type Ever struct {
+	Entry
+	Perm     uint32 // permission bits that each of them had
+	OneOwner bool   // they belonged to the same user and group
+}
+
+// Moment is an entry in the first snapshot that has it.
+type Moment struct {
+	Info  Info
+	Entry Entry
+}
+
 // Item is an entry on its way into the index.
 type Item struct {
 	Path string // the whole path; Entry.Name, Version, Dir, LinkID and Nlink are not set

@@ -250,6 +250,7 @@ func TestQuestionsAreAnsweredAsTheTreesSay(t *testing.T) {
 			}
 			w.checkLog()
 			w.checkDeleted()
+			w.checkEver(r)
 			w.checkUsage(r)
 		})
 	}
@@ -412,6 +413,70 @@ func (w *momentWorld) checkDeleted() {
 			got[t.Path] = w.traceRuns(&t)
 		}
 		w.same("log --deleted", dir, got, want)
+	}
+}
+
+// checkEver asks what .s4/versions shows.
+func (w *momentWorld) checkEver(r *rand.Rand) {
+	w.Helper()
+	ctx := w.Context()
+	all := w.runs()
+	dirs := map[string][]string{"": nil}
+	for path, rs := range all {
+		e, err := w.past.EverAt(ctx, path)
+		must(w.T, err)
+		perm := uint32(0o7777)
+		wasDir := false
+		for _, v := range rs {
+			perm &= v.entry().Mode
+			wasDir = wasDir || v.isDir()
+		}
+		if e.Perm != perm&0o7777 || (e.Dir != 0) != wasDir || !e.OneOwner || e.Name != filepath.Base(path) {
+			w.Fatalf("%s ever: %+v, want %o of %v", path, e, perm, rs)
+		}
+		if wasDir {
+			dirs[path] = append(dirs[path], []string{}...)
+			if got, err := w.past.DirPath(ctx, e.Dir); err != nil || got != path {
+				w.Fatalf("directory %d is %q instead of %q: %v", e.Dir, got, path, err)
+			}
+		}
+		if got, err := w.past.Path(ctx, e.Version); err != nil || got != path {
+			w.Fatalf("version %d is %q instead of %q: %v", e.Version, got, path, err)
+		}
+		parent := path[:max(strings.LastIndexByte(path, '/'), 0)]
+		dirs[parent] = append(dirs[parent], filepath.Base(path))
+
+		moments, err := w.past.Distinct(ctx, path)
+		must(w.T, err)
+		if len(moments) != len(rs) {
+			w.Fatalf("%s has %d versions, want %v", path, len(moments), rs)
+		}
+		for i, m := range moments {
+			if w.place(m.Info) != rs[i].from || w.thing(m.Entry) != rs[i].thing {
+				w.Fatalf("%s: version %+v, want %v", path, m, rs[i])
+			}
+			if again, err := w.past.Stat(ctx, m.Info.Num, m.Entry.Version); err != nil || again.Version != m.Entry.Version {
+				w.Fatalf("%s: version %+v is not in its snapshot: %v", path, m, err)
+			}
+		}
+	}
+	for dir, want := range dirs {
+		slices.Sort(want)
+		var got []string
+		for limit, after := 1+r.IntN(5), ""; ; {
+			page, err := w.past.Ever(ctx, dir, after, limit)
+			must(w.T, err)
+			for _, e := range page {
+				after = e.Name
+				got = append(got, e.Name)
+			}
+			if len(page) < limit {
+				break
+			}
+		}
+		if !slices.Equal(got, want) {
+			w.Fatalf("ever in %q: %q, want %q", dir, got, want)
+		}
 	}
 }
 
