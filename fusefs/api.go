@@ -50,6 +50,13 @@ type Paths interface {
 	// Distinct gives every version of a path, oldest first, each with the
 	// first snapshot that has it.
 	Distinct(ctx context.Context, path string) ([]snapshot.Moment, error)
+	// Gone gives, in a fixed order, the names in the directory at path that
+	// the newest snapshot lacks, and those of directories that it has but that
+	// something is gone below.
+	Gone(ctx context.Context, path string) ([]snapshot.Gone, error)
+	// GoneAt is what Gone has for one path; one at which nothing is gone, and
+	// no directory is, wraps fs.ErrNotExist.
+	GoneAt(ctx context.Context, path string) (snapshot.Gone, error)
 	DirPath(ctx context.Context, dir int64) (string, error)
 	Path(ctx context.Context, version int64) (string, error)
 }
@@ -109,6 +116,7 @@ const (
 	dotS4        = ".s4"
 	nameHistory  = "history"
 	nameVersions = "versions"
+	nameDeleted  = "deleted"
 	nameLocal    = "local" // s4's private state
 	nameLatest   = "latest"
 )

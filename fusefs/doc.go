@@ -12,6 +12,7 @@
 //	    versions/          every path there ever was, each file as a directory
 //	      notes.txt/       of its distinct versions, by the first snapshot
 //	        2026-11-22T…Z.txt
+//	    deleted/           what the newest snapshot lacks, as it last was
 //
 // A repository mounted without a volume has a snapshot's tree at its root
 // instead of the live tree, and the same .s4/history in it.
@@ -33,7 +34,7 @@
 //	             may have one parent only, so the same directory below
 //	             history/ needs another id
 //	bit  61      set: a fixed node, a moment link, a snapshot's directory, or
-//	             one in versions/ (then bits 0–60 say which)
+//	             one in versions/ or deleted/ (then bits 0–60 say which)
 //	bits 36–60   snapshot number
 //	bits 0–35    version number
 //

@@ -446,3 +446,40 @@ func (s *fakeSnap) at(path string) (snapshot.Entry, bool) {
 	}
 	return snapshot.Entry{}, false
 }
+
+func (h *fakeHistory) Gone(ctx context.Context, path string) (all []snapshot.Gone, err error) {
+	names, err := h.Ever(ctx, path, "", 1_000_000)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range names {
+		below := strings.TrimPrefix(path+"/"+e.Name, "/")
+		g, err := h.GoneAt(ctx, below)
+		if err == nil && g.Last.Num == 0 {
+			if inside, _ := h.Gone(ctx, below); len(inside) == 0 {
+				continue
+			}
+		}
+		if err == nil {
+			all = append(all, g)
+		}
+	}
+	return all, nil
+}
+
+func (h *fakeHistory) GoneAt(_ context.Context, path string) (snapshot.Gone, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for i, info := range slices.Backward(h.infos) {
+		e, ok := h.snaps[info.Num].at(path)
+		switch {
+		case ok && i < len(h.infos)-1:
+			return snapshot.Gone{Last: info, Entry: e}, nil
+		case ok && e.Dir != 0:
+			return snapshot.Gone{Entry: snapshot.Entry{Name: e.Name}}, nil
+		case ok:
+			return snapshot.Gone{}, fs.ErrNotExist
+		}
+	}
+	return snapshot.Gone{}, fs.ErrNotExist
+}

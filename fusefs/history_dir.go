@@ -138,9 +138,11 @@ func (f *historyFS) pager(n node) pager {
 		return inTurn(once(f.listFixed(dotS4, idDotS4)), f.entryPager(n, dotS4))
 	case kindDotS4:
 		return inTurn(once(f.listFixed(nameHistory, idHistory)), once(f.listFixed(nameVersions, idVersions)),
-			f.entryPager(n, nameHistory, nameVersions))
+			once(f.listFixed(nameDeleted, idDeleted)), f.entryPager(n, nameHistory, nameVersions, nameDeleted))
 	case kindEverDir:
 		return f.everPager(n)
+	case kindGoneDir:
+		return once(func(ctx context.Context) ([]child, error) { return f.listGone(ctx, &n) })
 	case kindEverFile:
 		return once(func(ctx context.Context) ([]child, error) { return f.listVersions(ctx, &n) })
 	case kindMoment:

@@ -13,19 +13,25 @@ import (
 	"github.com/s4-storage/s4/snapshot"
 )
 
-// everNode is a directory in .s4/versions.
+// everNode is a directory in .s4/versions or .s4/deleted.
 func (f *historyFS) everNode(ctx context.Context, id uint64) (n node, err error) {
-	n = node{kind: kindEverDir, id: id}
-	if id&bitEverDir != 0 {
-		n.path, err = f.history.DirPath(ctx, int64(id&maxVersion))
-	} else {
+	n.id = id
+	number := int64(id & maxVersion)
+	switch {
+	case id&bitEverFile != 0:
 		n.kind = kindEverFile
-		n.path, err = f.history.Path(ctx, int64(id&maxVersion))
+		n.path, err = f.history.Path(ctx, number)
+	case id&bitEverDir != 0:
+		n.kind = kindEverDir
+		n.path, err = f.history.DirPath(ctx, number)
+	default:
+		n.kind = kindGoneDir
+		n.path, err = f.history.DirPath(ctx, number)
 	}
 	if err == nil {
 		n.ever, err = f.history.EverAt(ctx, n.path)
 	}
-	if err == nil && (n.ever.Dir != 0) != (n.kind == kindEverDir) {
+	if err == nil && (n.ever.Dir != 0) != (n.kind != kindEverFile) {
 		err = fmt.Errorf("%q is another kind of thing now: %w", n.path, fs.ErrNotExist)
 	}
 	return n, err
@@ -125,4 +131,47 @@ func everAttr(id uint64, e *snapshot.Ever) fuse.Attr {
 		a.Uid, a.Gid = uint32(os.Geteuid()), uint32(os.Getegid())
 	}
 	return a
+}
+
+// lookupGone finds a name in a directory of .s4/deleted.
+func (f *historyFS) lookupGone(ctx context.Context, n *node, name string) (child, error) {
+	g, err := f.history.GoneAt(ctx, path.Join(n.path, name))
+	if err != nil {
+		return child{}, err
+	}
+	return f.goneChild(ctx, n, &g)
+}
+
+// listGone lists what is gone from a directory, and the directories in it that
+// something is gone below.
+func (f *historyFS) listGone(ctx context.Context, n *node) ([]child, error) {
+	all, err := f.history.Gone(ctx, n.path)
+	if err != nil {
+		return nil, err
+	}
+	page := make([]child, len(all))
+	for i := range all {
+		if page[i], err = f.goneChild(ctx, n, &all[i]); err != nil {
+			return nil, err
+		}
+	}
+	return page, nil
+}
+
+func (f *historyFS) goneChild(ctx context.Context, n *node, g *snapshot.Gone) (c child, err error) {
+	c = child{name: g.Entry.Name, keep: briefly, keepAtt: briefly}
+	if g.Last.Num != 0 {
+		if c.id, err = entryID(false, g.Last.Num, g.Entry.Version); err == nil {
+			c.attr = entryAttr(c.id, g.Last.Num, &g.Entry)
+		}
+		return c, err
+	}
+	ever, err := f.history.EverAt(ctx, path.Join(n.path, c.name))
+	if err != nil {
+		return c, err
+	}
+	if c.id, err = indexID(bitGoneDir, ever.Dir); err == nil {
+		c.attr = everAttr(c.id, &ever)
+	}
+	return c, err
 }

@@ -30,6 +30,7 @@ const (
 	kindSnapshot             // a snapshot's directory in it
 	kindEverDir              // a directory in .s4/versions, or that itself
 	kindEverFile             // the versions of one path in it
+	kindGoneDir              // a directory in .s4/deleted, or that itself
 )
 
 // node is what a node id stands for, as far as a request needs it.
@@ -39,8 +40,8 @@ type node struct {
 	num   int64          // snapshot; 0 where there is none
 	entry snapshot.Entry // zero if there is none or, for kindSnapshot, if it is not known yet
 	info  snapshot.Info  // for kindMoment and kindSnapshot
-	path  string         // for kindEverDir and kindEverFile
-	ever  snapshot.Ever  // likewise, but zero for .s4/versions itself
+	path  string         // for kindEverDir, kindEverFile and kindGoneDir
+	ever  snapshot.Ever  // likewise, but zero for .s4/versions and .s4/deleted
 }
 
 // rootView tells whether the node is reached from the mount's root.
@@ -75,8 +76,10 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 		return f.dotS4Node(ctx)
 	case idVersions:
 		return node{kind: kindEverDir, id: id}, nil
+	case idDeleted:
+		return node{kind: kindGoneDir, id: id}, nil
 	}
-	if id&bitSpecial != 0 && id&(bitEverDir|bitEverFile) != 0 {
+	if id&bitSpecial != 0 && id&bitsByIndex != 0 {
 		return f.everNode(ctx, id)
 	}
 	if num, ok := momentNum(id); ok {
@@ -177,7 +180,7 @@ func (f *historyFS) attr(ctx context.Context, n *node) (fuse.Attr, time.Duration
 			return pendingDir(n.id, n.info), briefly, nil
 		}
 		return entryAttr(n.id, n.num, &n.entry), forever, nil
-	case kindEverDir, kindEverFile:
+	case kindEverDir, kindEverFile, kindGoneDir:
 		if n.ever.Mode == 0 {
 			return madeDir(n.id, 0), forever, nil
 		}
@@ -219,6 +222,8 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 		return f.lookupEver(ctx, n, name)
 	case kindEverFile:
 		return f.lookupVersion(ctx, n, name)
+	case kindGoneDir:
+		return f.lookupGone(ctx, n, name)
 	}
 	if err := f.enter(ctx, n); err != nil {
 		return child{}, err

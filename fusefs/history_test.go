@@ -287,6 +287,41 @@ func TestNotYetIndexed(t *testing.T) {
 	})
 }
 
+// TestDeleted looks at .s4/deleted: what the newest snapshot lacks.
+func TestDeleted(t *testing.T) {
+	tree := newVolume(t)
+	for _, path := range []string{"docs/old/letter", "docs/kept", "gone/deep/file", "file"} {
+		write(t, filepath.Join(tree, path), path)
+	}
+	h := newFakeHistory()
+	h.add(t, tree, time.Unix(1_700_000_000, 0))
+	write(t, filepath.Join(tree, "file"), "newer")
+	h.add(t, tree, time.Unix(1_700_001_000, 0))
+	for _, path := range []string{"docs/old/letter", "gone", "file"} {
+		if err := os.RemoveAll(filepath.Join(tree, path)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.add(t, tree, time.Unix(1_700_002_000, 0))
+	mnt := mountLive(t, newVolume(t), h, nil)
+	deleted := filepath.Join(mnt, ".s4/deleted")
+	for dir, want := range map[string][]string{"": {"docs", "file", "gone"}, "docs": {"old"}, "docs/old": {"letter"}, "gone/deep": {"file"}} {
+		if got := names(t, filepath.Join(deleted, dir)); !slices.Equal(got, want) {
+			t.Errorf("deleted/%s holds %q, want %q", dir, got, want)
+		}
+	}
+	for path, want := range map[string]string{"docs/old/letter": "docs/old/letter", "gone/deep/file": "gone/deep/file", "file": "newer"} {
+		if got := read(t, filepath.Join(deleted, path)); got != want {
+			t.Errorf("%s is %q, want %q", path, got, want)
+		}
+	}
+	for _, path := range []string{"docs/kept", "never"} {
+		if _, err := os.Lstat(filepath.Join(deleted, path)); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 // TestVersions looks at .s4/versions: what there ever was, by path.
 func TestVersions(t *testing.T) {
 	tree := newVolume(t)

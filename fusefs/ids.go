@@ -26,10 +26,13 @@ const (
 	// In a special id, when the low bits hold the index's number
 	bitEverDir  = 1 << 60 // of a directory: one in .s4/versions
 	bitEverFile = 1 << 59 // of a version: the directory of its path's versions
+	bitGoneDir  = 1 << 58 // of a directory: one in .s4/deleted
+	bitsByIndex = bitEverDir | bitEverFile | bitGoneDir
 
 	idHistory  uint64 = bitHistory | bitSpecial | 1 // .s4/history
 	idDotS4    uint64 = bitHistory | bitSpecial | 2 // .s4 of a repository mount
 	idVersions uint64 = bitHistory | bitSpecial | 3 // .s4/versions
+	idDeleted  uint64 = bitHistory | bitSpecial | 4 // .s4/deleted
 )
 
 // errIDRange says that a number outgrew its bits in a node id.
@@ -65,7 +68,7 @@ func momentID(num int64) (uint64, error) {
 
 // momentNum gives the snapshot number in a moment link's id.
 func momentNum(id uint64) (num int64, ok bool) {
-	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0 && id&(bitEverDir|bitEverFile) == 0
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0 && id&bitsByIndex == 0
 }
 
 // snapshotID computes the node id of a snapshot's directory in .s4/history. It
@@ -79,15 +82,19 @@ func snapshotID(num int64) (uint64, error) {
 
 // snapshotNum gives the snapshot number in such an id.
 func snapshotNum(id uint64) (num int64, ok bool) {
-	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0 && id&(bitEverDir|bitEverFile) == 0
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0 && id&bitsByIndex == 0
 }
 
 // everID computes the node id of what was at one path over time.
 func everID(e *snapshot.Entry) (uint64, error) {
-	number, bit := e.Version, uint64(bitEverFile)
 	if e.Dir != 0 {
-		number, bit = e.Dir, bitEverDir
+		return indexID(bitEverDir, e.Dir)
 	}
+	return indexID(bitEverFile, e.Version)
+}
+
+// indexID computes a node id from one of the index's numbers.
+func indexID(bit uint64, number int64) (uint64, error) {
 	if number <= 0 || number > maxVersion {
 		return 0, errIDRange
 	}

@@ -85,7 +85,7 @@ func TestInPlace(t *testing.T) {
 func TestDotS4(t *testing.T) {
 	mnt := mountLive(t, newVolume(t), newFakeHistory(), nil)
 	dir := filepath.Join(mnt, ".s4")
-	if got := names(t, dir); !slices.Equal(got, []string{"config", "history", "versions"}) {
+	if got := names(t, dir); !slices.Equal(got, []string{"config", "deleted", "history", "versions"}) {
 		t.Errorf("listed: %q", got)
 	}
 	// Once more from a position in the middle, as a rewound listing is.
@@ -95,7 +95,7 @@ func TestDotS4(t *testing.T) {
 	}
 	defer f.Close()
 	for range 2 {
-		if list, err := f.Readdirnames(-1); err != nil || len(list) != 3 {
+		if list, err := f.Readdirnames(-1); err != nil || len(list) != 4 {
 			t.Errorf("listed again: %q, %v", list, err)
 		}
 		if _, err := f.Seek(0, 0); err != nil {
@@ -352,7 +352,7 @@ exec ` + setpriv + ` --reuid 65534 --regid 65534 --clear-groups sh -ec '
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if got, want := string(out), "fileconfig\nhistory\nversions\n"; got != want {
+	if got, want := string(out), "fileconfig\ndeleted\nhistory\nversions\n"; got != want {
 		t.Errorf("saw %q, want %q", got, want)
 	}
 	var st unix.Stat_t

@@ -42,7 +42,7 @@ func TestRepositoryMount(t *testing.T) {
 	if got, want := names(t, mnt), []string{".s4", "sub"}; !slices.Equal(got, want) {
 		t.Errorf("root: %q, want %q", got, want)
 	}
-	if got, want := names(t, filepath.Join(mnt, ".s4")), []string{"config", "history", "versions"}; !slices.Equal(got, want) {
+	if got, want := names(t, filepath.Join(mnt, ".s4")), []string{"config", "deleted", "history", "versions"}; !slices.Equal(got, want) {
 		t.Errorf(".s4: %q, want %q", got, want)
 	}
 	if got := read(t, filepath.Join(mnt, ".s4/config")); !strings.Contains(got, "test") {

@@ -83,7 +83,7 @@ func (m *mux) isDotS4(id uint64) bool { return id == m.dotS4.Load() && id != 0 }
 var added = []struct {
 	name string
 	id   uint64
-}{{nameHistory, idHistory}, {nameVersions, idVersions}}
+}{{nameHistory, idHistory}, {nameVersions, idVersions}, {nameDeleted, idDeleted}}
 
 // ours gives the id of a name that this package puts into .s4.
 func ours(name string) (id uint64, ok bool) {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/snapshot"
@@ -136,4 +138,78 @@ func (h *History) inEachChain(ctx context.Context, path string, f func(num int64
 		return fmt.Errorf("no snapshot has %q: %w", path, fs.ErrNotExist)
 	}
 	return nil
+}
+
+// Gone gives the names in the directory at path that the newest snapshot
+// lacks, as the last one that had each did, and those of directories that it
+// has but that something is gone below. The work is that of a search for all
+// that is gone there.
+func (h *History) Gone(ctx context.Context, path string) ([]snapshot.Gone, error) {
+	newest, err := h.newestIndexed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]snapshot.Gone{}
+	for t, err := range h.Traces(ctx, index.Search{Below: path, Gone: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if t.Line[0].Series != newest.Series {
+			continue
+		}
+		below := t.Path
+		if path != "" {
+			below = below[len(path)+1:]
+		}
+		name, _, deeper := strings.Cut(below, "/")
+		switch _, known := names[name]; {
+		case !deeper:
+			if names[name], err = h.goneOf(ctx, &t); err != nil {
+				return nil, err
+			}
+		case !known:
+			names[name] = snapshot.Gone{Entry: snapshot.Entry{Name: name}}
+		}
+	}
+	all := make([]snapshot.Gone, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		all = append(all, names[name])
+	}
+	return all, nil
+}
+
+// GoneAt is what Gone has for one path, or the directory that is there. Any
+// other path is fs.ErrNotExist.
+func (h *History) GoneAt(ctx context.Context, path string) (g snapshot.Gone, err error) {
+	newest, err := h.newestIndexed(ctx)
+	if err != nil {
+		return g, err
+	}
+	traces, err := h.Trace(ctx, path)
+	if err != nil {
+		return g, err
+	}
+	for _, t := range traces {
+		switch {
+		case t.Line[0].Series != newest.Series:
+			continue
+		case t.Gone:
+			return h.goneOf(ctx, &t)
+		}
+		if ever, err := h.EverAt(ctx, path); err != nil || ever.Dir != 0 {
+			return snapshot.Gone{Entry: snapshot.Entry{Name: ever.Name}}, err
+		}
+	}
+	return g, fmt.Errorf("%q is not gone: %w", path, fs.ErrNotExist)
+}
+
+// goneOf is what a trace ended with.
+func (h *History) goneOf(ctx context.Context, t *Trace) (snapshot.Gone, error) {
+	v := t.Newest()
+	last, e := t.Line[v.To], v.Entry
+	if t.Line[v.From].Source == last.Source {
+		return snapshot.Gone{Last: last, Entry: e}, nil
+	}
+	e, err := h.x.Find(ctx, last.Num, t.Path) // another source numbers it differently
+	return snapshot.Gone{Last: last, Entry: e}, err
 }

@@ -100,6 +100,13 @@ type Moment struct {
 	Entry Entry
 }
 
+// Gone is a path that the newest snapshot lacks, as the last one that had it
+// did; or a directory that is still there, of which Last.Num is 0.
+type Gone struct {
+	Last  Info
+	Entry Entry
+}
+
 // Item is an entry on its way into the index.
 type Item struct {
 	Path string // the whole path; Entry.Name, Version, Dir, LinkID and Nlink are not set

@@ -251,6 +251,7 @@ func TestQuestionsAreAnsweredAsTheTreesSay(t *testing.T) {
 			w.checkLog()
 			w.checkDeleted()
 			w.checkEver(r)
+			w.checkGone()
 			w.checkUsage(r)
 		})
 	}
@@ -413,6 +414,57 @@ func (w *momentWorld) checkDeleted() {
 			got[t.Path] = w.traceRuns(&t)
 		}
 		w.same("log --deleted", dir, got, want)
+	}
+}
+
+// checkGone asks what .s4/deleted shows.
+func (w *momentWorld) checkGone() {
+	w.Helper()
+	ctx := w.Context()
+	newest := w.shown[len(w.shown)-1].tree
+	want := map[string]map[string]bool{"": {}} // by directory: whether the name is gone itself
+	note := func(path string, gone bool) {
+		dir := path[:max(strings.LastIndexByte(path, '/'), 0)]
+		if want[dir] == nil {
+			want[dir] = map[string]bool{}
+		}
+		want[dir][filepath.Base(path)] = want[dir][filepath.Base(path)] || gone
+	}
+	for path, rs := range w.runs() {
+		_, is := newest[path]
+		g, err := w.past.GoneAt(ctx, path)
+		wasDir := slices.ContainsFunc(rs, func(v run) bool { return v.isDir() })
+		switch last := rs[len(rs)-1]; {
+		case is && !wasDir:
+			if !errors.Is(err, fs.ErrNotExist) {
+				w.Fatalf("%s is gone: %+v, %v", path, g, err)
+			}
+		case err != nil || (g.Last.Num == 0) != is || !is && (w.place(g.Last) != last.to || w.thing(g.Entry) != last.thing):
+			w.Fatalf("%s: %+v, %v; want %v", path, g, err, last)
+		}
+		if g.Last.Num != 0 {
+			if again, err := w.past.Stat(ctx, g.Last.Num, g.Entry.Version); err != nil || again.Version != g.Entry.Version {
+				w.Fatalf("%s: %+v is not in its snapshot: %v", path, g, err)
+			}
+		}
+		if is {
+			continue
+		}
+		note(path, true)
+		for dir := filepath.Dir(path); dir != "."; dir = filepath.Dir(dir) {
+			note(dir, false)
+		}
+	}
+	for dir, names := range want {
+		all, err := w.past.Gone(ctx, dir)
+		must(w.T, err)
+		got := map[string]bool{}
+		for _, g := range all {
+			got[g.Entry.Name] = g.Last.Num != 0
+		}
+		if !maps.Equal(got, names) {
+			w.Fatalf("gone in %q: %v, want %v", dir, got, names)
+		}
 	}
 }
 
