@@ -111,6 +111,13 @@ type Options struct {
 // mount, for processes that need the real tree.
 const XattrRoot = "user.s4.root"
 
+// Extended attributes of everything in a snapshot, found by name and not listed.
+const (
+	XattrSnapshot = "user.s4.snapshot" // the snapshot's directory name
+	XattrVersions = "user.s4.versions" // how many distinct versions the path has over all of time
+	XattrDamaged  = "user.s4.damaged"  // "1" where parts of the content are known to be lost, else "0"
+)
+
 // Names that this package adds to a tree or keeps out of it.
 const (
 	dotS4        = ".s4"

@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -132,9 +133,15 @@ func (f *historyFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, 
 func (*historyFS) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.OK }
 
 func (f *historyFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string, dest []byte) (uint32, fuse.Status) {
-	n, err := f.node(request(h, cancel), h.NodeId)
+	ctx := request(h, cancel)
+	n, err := f.node(ctx, h.NodeId)
 	if err != nil {
 		return 0, f.fail("getxattr", h.NodeId, err)
+	}
+	if value, ok, err := f.toolXattr(ctx, &n, attr); err != nil {
+		return 0, f.fail("getxattr", h.NodeId, err)
+	} else if ok {
+		return putXattr(dest, []byte(value))
 	}
 	for _, x := range n.entry.Xattrs {
 		if x.Name == attr {
@@ -142,6 +149,36 @@ func (f *historyFS) GetXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr stri
 		}
 	}
 	return 0, fuse.ENODATA
+}
+
+// toolXattr gives the attributes that tell tools more of an entry. They are
+// not listed, so that no copy takes them along.
+func (f *historyFS) toolXattr(ctx context.Context, n *node, attr string) (value string, ok bool, err error) {
+	if n.num == 0 || n.entry.Mode == 0 {
+		return "", false, nil
+	}
+	switch attr {
+	case XattrSnapshot:
+		m, err := f.line.get(ctx)
+		if err != nil {
+			return "", false, err
+		}
+		info, ok := m.num(n.num)
+		return info.Dir, ok, nil
+	case XattrVersions:
+		path, err := f.history.Path(ctx, n.entry.Version)
+		if err != nil {
+			return "", false, err
+		}
+		all, err := f.history.Distinct(ctx, path)
+		return strconv.Itoa(len(all)), err == nil, err
+	case XattrDamaged:
+		if n.entry.Damaged {
+			return "1", true, nil
+		}
+		return "0", true, nil
+	}
+	return "", false, nil
 }
 
 func (f *historyFS) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {

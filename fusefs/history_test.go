@@ -357,6 +357,17 @@ func TestVersions(t *testing.T) {
 			if got, want := names(t, versions+"/docs/.profile"), []string{first.Dir, third.Dir}; !slices.Equal(got, want) {
 				t.Fatalf("versions of .profile %q, want %q", got, want)
 			}
+			for attr, want := range map[string]string{XattrSnapshot: second.Dir, XattrVersions: "2", XattrDamaged: "0"} {
+				buf := make([]byte, 100)
+				path := filepath.Join(s4, "history", second.Dir, "docs/letter.txt")
+				n, err := unix.Getxattr(path, attr, buf)
+				if err != nil || string(buf[:n]) != want {
+					t.Errorf("%s is %q instead of %q, %v", attr, buf[:max(n, 0)], want, err)
+				}
+				if n, err := unix.Listxattr(path, buf); err != nil || n != 0 {
+					t.Errorf("listed attributes: %q, %v", buf[:max(n, 0)], err)
+				}
+			}
 			for path, want := range map[string]string{
 				"docs/letter.txt/" + first.Dir + ".txt": "one", "docs/letter.txt/" + second.Dir + ".txt": "two, longer",
 				"gone/file/" + first.Dir: "gone",
