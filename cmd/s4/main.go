@@ -68,6 +68,14 @@ type app struct {
 }
 
 func main() {
+	if args, ok, err := mountHelper(os.Args); ok {
+		if err != nil {
+			printError(os.Stderr, err)
+			os.Exit(exitCode(err))
+		}
+		homeForHelper()
+		os.Args = append(os.Args[:1:1], args...) // which a daemon is started with, too
+	}
 	os.Exit(run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr))
 }
 
