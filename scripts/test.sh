@@ -12,10 +12,24 @@ loops() { losetup -ln -O NAME,BACK-FILE 2>/dev/null | sort || true; }
 before="$(mounts; loops)"
 go test -race -count=1 -timeout 40m -v ./... >"$log" 2>&1 || status=$?
 
-# One line a package, the failures whole, and the skips with their reasons.
-grep -aE '^(ok|FAIL|panic:|---? FAIL)' "$log" || true
+# One line a package, then of each failed test its name and the end of what
+# it printed (the lines after each "=== NAME" are that test's), and the skips
+# with their reasons.
+grep -aE '^(ok|FAIL|panic:|[[:space:]]*--- FAIL)' "$log" || true
 if [ "$status" != 0 ]; then
-	grep -avE '^\s*(=== |--- PASS|--- SKIP)|^PASS$' "$log" | cut -c1-400 | tail -n 300
+	awk '/^=== /{name = $3; next}
+		/^ *--- FAIL: /{failed[++n] = $3}
+		/^ *--- /{name = ""; next}
+		/^(panic: |fatal error: |WARNING: DATA RACE)/{loose = 100}
+		loose > 0{print; loose--; next}
+		name != ""{out[name, ++lines[name]] = substr($0, 1, 400)}
+		END{for (i = 1; i <= n; i++) {
+			name = failed[i]
+			if (lines[name] == 0) continue
+			print "--- what " name " printed last:"
+			first = lines[name] - 79
+			for (l = first < 1 ? 1 : first; l <= lines[name]; l++) print out[name, l]
+		}}' "$log"
 fi
 passed=$(grep -acE '^\s*--- PASS' "$log" || true)
 failed=$(grep -acE '^\s*--- FAIL' "$log" || true)
