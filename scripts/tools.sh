@@ -1,12 +1,13 @@
 #!/bin/sh
 # Sees to it that the programs s4 works with are there: `tools.sh demo` for the
-# tour, `tools.sh test` for the tests, `tools.sh bench` for timing. Debian packages are installed when this
-# runs as root; otherwise it says what is missing.
+# tour, `tools.sh test` for the tests, `tools.sh bench` for timing. Debian
+# packages are installed when this runs as root; otherwise it says what is
+# missing.
 set -eu
 
 # program:package
 common="borg:borgbackup ssh:openssh-client fusermount3:fuse3 gcc:gcc getfattr:attr"
-tests="mkfs.btrfs:btrfs-progs /usr/sbin/sshd:openssh-server rsync:rsync setfacl:acl git:git"
+tests="mkfs.btrfs:btrfs-progs /usr/sbin/sshd:openssh-server rsync:rsync setfacl:acl git:git patch:patch"
 
 case "${1:-}" in
 demo) wanted=$common ;;
