@@ -57,6 +57,8 @@ type Paths interface {
 	// GoneAt is what Gone has for one path; one at which nothing is gone, and
 	// no directory is, wraps fs.ErrNotExist.
 	GoneAt(ctx context.Context, path string) (snapshot.Gone, error)
+	// Holding gives the snapshots that have a directory at path, oldest first.
+	Holding(ctx context.Context, path string) ([]snapshot.Info, error)
 	DirPath(ctx context.Context, dir int64) (string, error)
 	Path(ctx context.Context, version int64) (string, error)
 }

@@ -5,14 +5,21 @@
 //
 //	MOUNTPOINT/            the live tree: every call goes to the directory below
 //	  .s4/                 the volume's own files; .s4/local is not shown
-//	    history/           read-only, made by this package
+//	    history -> .history, and likewise versions and deleted
+//	    .history/          not listed, read-only, made by this package
 //	      latest           -> the newest snapshot's directory
 //	      2026-11-22T…Z/   one directory a snapshot
 //	      yesterday        not listed, found by name: -> the directory it means
-//	    versions/          every path there ever was, each file as a directory
+//	    .versions/         every path there ever was, each file as a directory
 //	      notes.txt/       of its distinct versions, by the first snapshot
 //	        2026-11-22T…Z.txt
-//	    deleted/           what the newest snapshot lacks, as it last was
+//	      photos/.s4/      not listed: history, versions and deleted seen from photos/
+//	    .deleted/          what the newest snapshot lacks, as it last was
+//
+//	  photos/.s4           not listed: -> ../.s4/.versions/photos/.s4
+//
+// Only the links history, versions and deleted are listed, so that whatever
+// copies or crawls the live tree stays out of the past.
 //
 // A repository mounted without a volume has a snapshot's tree at its root
 // instead of the live tree, and the same .s4/history in it.
@@ -34,7 +41,9 @@
 //	             may have one parent only, so the same directory below
 //	             history/ needs another id
 //	bit  61      set: a fixed node, a moment link, a snapshot's directory, or
-//	             one in versions/ or deleted/ (then bits 0–60 say which)
+//	             one in versions/ or deleted/ (then bits 0–60 say which); with
+//	             bit 62, a moment link to the directory with the number in the
+//	             version's place
 //	bits 36–60   snapshot number
 //	bits 0–35    version number
 //

@@ -422,6 +422,17 @@ func (h *fakeHistory) Distinct(_ context.Context, path string) (all []snapshot.M
 	return all, nil
 }
 
+func (h *fakeHistory) Holding(_ context.Context, path string) (all []snapshot.Info, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, info := range h.infos {
+		if e, ok := h.snaps[info.Num].at(path); ok && e.Dir != 0 {
+			all = append(all, info)
+		}
+	}
+	return all, nil
+}
+
 func (h *fakeHistory) DirPath(ctx context.Context, dir int64) (string, error) {
 	return h.Path(ctx, dir-1_000_000)
 }

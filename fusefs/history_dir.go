@@ -132,20 +132,23 @@ func (f *historyFS) pager(n node) pager {
 	case kindHistory:
 		return once(f.listMoments)
 	case kindRoot:
-		if !f.root.beside {
+		if f.alone {
 			return f.entryPager(n)
 		}
-		return inTurn(once(f.listFixed(dotS4, idDotS4)), f.entryPager(n, dotS4))
+		return inTurn(once(f.listDotS4), f.entryPager(n, dotS4))
 	case kindDotS4:
-		return inTurn(once(f.listFixed(nameHistory, idHistory)), once(f.listFixed(nameVersions, idVersions)),
-			once(f.listFixed(nameDeleted, idDeleted)), f.entryPager(n, nameHistory, nameVersions, nameDeleted))
+		return inTurn(once(f.listShortcuts), f.entryPager(n, nameHistory, nameVersions, nameDeleted))
 	case kindEverDir:
 		return f.everPager(n)
 	case kindGoneDir:
 		return once(func(ctx context.Context) ([]child, error) { return f.listGone(ctx, &n) })
 	case kindEverFile:
 		return once(func(ctx context.Context) ([]child, error) { return f.listVersions(ctx, &n) })
-	case kindMoment:
+	case kindHere:
+		return once(func(ctx context.Context) ([]child, error) { return f.listHere(ctx, &n) })
+	case kindHereHistory:
+		return once(func(ctx context.Context) ([]child, error) { return f.listHereHistory(ctx, &n) })
+	case kindLink:
 		return once(func(context.Context) ([]child, error) { return nil, syscall.ENOTDIR })
 	default:
 		return f.entryPager(n)
@@ -215,11 +218,19 @@ func (f *historyFS) listMoments(ctx context.Context) ([]child, error) {
 	return page, nil
 }
 
-func (f *historyFS) listFixed(name string, id uint64) func(context.Context) ([]child, error) {
-	return func(ctx context.Context) ([]child, error) {
-		c, err := f.fixedChild(ctx, name, id)
-		return []child{c}, err
+func (f *historyFS) listDotS4(ctx context.Context) ([]child, error) {
+	c, err := f.fixedChild(ctx, dotS4, idDotS4)
+	return []child{c}, err
+}
+
+func (f *historyFS) listShortcuts(ctx context.Context) (page []child, err error) {
+	page = make([]child, len(shortcuts))
+	for i, s := range shortcuts {
+		if page[i], err = f.fixedChild(ctx, s.name, s.link); err != nil {
+			return nil, err
+		}
 	}
+	return page, nil
 }
 
 // once makes a pager of a listing in one piece.

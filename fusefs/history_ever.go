@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -40,6 +41,11 @@ func (f *historyFS) everNode(ctx context.Context, id uint64) (n node, err error)
 // lookupEver finds a name in a directory of .s4/versions.
 func (f *historyFS) lookupEver(ctx context.Context, n *node, name string) (child, error) {
 	e, err := f.history.EverAt(ctx, path.Join(n.path, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		if c, ok, hereErr := f.everHere(ctx, n, name); ok || hereErr != nil {
+			return c, hereErr
+		}
+	}
 	if err != nil {
 		return child{}, err
 	}

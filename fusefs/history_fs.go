@@ -18,6 +18,7 @@ type historyFS struct {
 	history History
 	line    *line
 	root    mountRoot
+	alone   bool          // one archive without .s4/history
 	timeout time.Duration // for content
 	log     *slog.Logger
 
@@ -29,7 +30,7 @@ type historyFS struct {
 var _ fuse.RawFileSystem = (*historyFS)(nil)
 
 func newHistoryFS(ctx context.Context, o *Options, log *slog.Logger) (*historyFS, error) {
-	f := &historyFS{history: o.History, line: newLine(o.History, log), timeout: o.ContentTimeout, log: log}
+	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log}
 	if o.Live != nil {
 		return f, nil
 	}
@@ -121,8 +122,8 @@ func (f *historyFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, 
 	switch {
 	case err != nil:
 		return nil, f.fail("readlink", h.NodeId, err)
-	case n.kind == kindMoment:
-		return []byte(n.info.Dir), fuse.OK
+	case n.kind == kindLink:
+		return []byte(n.target), fuse.OK
 	case n.entry.Mode&syscall.S_IFMT != syscall.S_IFLNK:
 		return nil, fuse.EINVAL
 	}

@@ -2,6 +2,7 @@ package fusefs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -22,15 +23,17 @@ const (
 type kind int
 
 const (
-	kindEntry    kind = iota // of a snapshot
-	kindRoot                 // of a repository mount: a snapshot's root and .s4
-	kindDotS4                // of a repository mount
-	kindHistory              // .s4/history
-	kindMoment               // a link in it
-	kindSnapshot             // a snapshot's directory in it
-	kindEverDir              // a directory in .s4/versions, or that itself
-	kindEverFile             // the versions of one path in it
-	kindGoneDir              // a directory in .s4/deleted, or that itself
+	kindEntry       kind = iota // of a snapshot
+	kindRoot                    // of a repository mount: a snapshot's root and .s4
+	kindDotS4                   // of a repository mount
+	kindHistory                 // .s4/history
+	kindLink                    // a link of this package's own: a moment link, say
+	kindSnapshot                // a snapshot's directory in it
+	kindEverDir                 // a directory in .s4/versions, or that itself
+	kindEverFile                // the versions of one path in it
+	kindGoneDir                 // a directory in .s4/deleted, or that itself
+	kindHere                    // .s4 in a directory of .s4/versions
+	kindHereHistory             // history in that
 )
 
 // node is what a node id stands for, as far as a request needs it.
@@ -39,9 +42,11 @@ type node struct {
 	id    uint64
 	num   int64          // snapshot; 0 where there is none
 	entry snapshot.Entry // zero if there is none or, for kindSnapshot, if it is not known yet
-	info  snapshot.Info  // for kindMoment and kindSnapshot
-	path  string         // for kindEverDir, kindEverFile and kindGoneDir
-	ever  snapshot.Ever  // likewise, but zero for .s4/versions and .s4/deleted
+	info  snapshot.Info  // for kindSnapshot, and for kindLink if it leads into one
+
+	target string        // for kindLink
+	path   string        // for what lies in .s4/versions and .s4/deleted
+	ever   snapshot.Ever // likewise, but zero for these two themselves
 }
 
 // rootView tells whether the node is reached from the mount's root.
@@ -79,7 +84,19 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 	case idDeleted:
 		return node{kind: kindGoneDir, id: id}, nil
 	}
-	if id&bitSpecial != 0 && id&bitsByIndex != 0 {
+	for _, s := range shortcuts {
+		if id == s.link {
+			return linkNode(id, s.hidden), nil
+		}
+	}
+	switch {
+	case isHereMoment(id):
+		return f.hereMomentNode(ctx, id)
+	case id&bitSpecial != 0 && id&bitHereLink != 0:
+		return f.hereLinkNode(ctx, id)
+	case id&bitSpecial != 0 && id&bitHere != 0:
+		return f.hereNode(ctx, id)
+	case id&bitSpecial != 0 && id&bitsByIndex != 0:
 		return f.everNode(ctx, id)
 	}
 	if num, ok := momentNum(id); ok {
@@ -91,7 +108,9 @@ func (f *historyFS) node(ctx context.Context, id uint64) (node, error) {
 		if !ok {
 			return node{}, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
 		}
-		return node{kind: kindMoment, id: id, num: num, info: info}, nil
+		n := linkNode(id, info.Dir)
+		n.info = info
+		return n, nil
 	}
 	if num, ok := snapshotNum(id); ok {
 		return f.snapshotNode(ctx, id, num)
@@ -173,14 +192,14 @@ func (f *historyFS) attr(ctx context.Context, n *node) (fuse.Attr, time.Duration
 	switch n.kind {
 	case kindEntry:
 		return entryAttr(n.id, n.num, &n.entry), forever, nil
-	case kindMoment:
-		return momentAttr(n.id, n.info), briefly, nil
+	case kindLink:
+		return linkAttr(n), briefly, nil
 	case kindSnapshot:
 		if n.entry.Mode == 0 {
 			return pendingDir(n.id, n.info), briefly, nil
 		}
 		return entryAttr(n.id, n.num, &n.entry), forever, nil
-	case kindEverDir, kindEverFile, kindGoneDir:
+	case kindEverDir, kindEverFile, kindGoneDir, kindHere, kindHereHistory:
 		if n.ever.Mode == 0 {
 			return madeDir(n.id, 0), forever, nil
 		}
@@ -208,10 +227,10 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 	switch n.kind {
 	case kindHistory:
 		return f.lookupMoment(ctx, name)
-	case kindMoment:
+	case kindLink:
 		return child{}, syscall.ENOTDIR
 	case kindRoot:
-		if name == dotS4 && f.root.beside {
+		if name == dotS4 && !f.alone {
 			return f.fixedChild(ctx, dotS4, idDotS4)
 		}
 	case kindDotS4:
@@ -224,6 +243,10 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 		return f.lookupVersion(ctx, n, name)
 	case kindGoneDir:
 		return f.lookupGone(ctx, n, name)
+	case kindHere:
+		return f.lookupHere(ctx, n, name)
+	case kindHereHistory:
+		return f.lookupHereHistory(ctx, n, name)
 	}
 	if err := f.enter(ctx, n); err != nil {
 		return child{}, err
@@ -235,6 +258,11 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 		return child{}, syscall.ENOTDIR
 	}
 	e, err := f.history.Lookup(ctx, n.num, n.entry.Dir, name)
+	if errors.Is(err, fs.ErrNotExist) && !f.alone {
+		if c, ok, hereErr := f.hereLink(ctx, n, name); ok || hereErr != nil {
+			return c, hereErr
+		}
+	}
 	if err != nil {
 		return child{}, err
 	}
@@ -245,28 +273,37 @@ func (f *historyFS) lookup(ctx context.Context, n *node, name string) (child, er
 // lookupMoment finds a name in .s4/history: a snapshot's directory, or else
 // what TIME it is.
 func (f *historyFS) lookupMoment(ctx context.Context, name string) (child, error) {
+	info, err := f.moment(ctx, name)
+	switch {
+	case err != nil:
+		return child{}, err
+	case name == info.Dir:
+		return f.snapshotChild(ctx, info)
+	default:
+		return momentChild(name, info)
+	}
+}
+
+// moment finds the snapshot with a directory name, or else what TIME it is.
+func (f *historyFS) moment(ctx context.Context, name string) (snapshot.Info, error) {
 	m, err := f.line.get(ctx)
 	if err != nil {
-		return child{}, err
+		return snapshot.Info{}, err
 	}
 	if info, ok := m.dir(name); ok {
-		return f.snapshotChild(ctx, info)
+		return info, nil
 	}
 	if name == nameLatest {
 		if newest, ok := m.newest(); ok {
-			return momentChild(name, newest)
+			return newest, nil
 		}
-		return child{}, syscall.ENOENT
+		return snapshot.Info{}, syscall.ENOENT
 	}
 	// File managers ask for .hidden, .Trash and the like everywhere.
 	if strings.HasPrefix(name, ".") {
-		return child{}, syscall.ENOENT
+		return snapshot.Info{}, syscall.ENOENT
 	}
-	info, err := f.line.resolve(ctx, name)
-	if err != nil {
-		return child{}, err
-	}
-	return momentChild(name, info)
+	return f.line.resolve(ctx, name)
 }
 
 // entryChild is an entry of a snapshot as a name in the directory n.
@@ -303,10 +340,12 @@ func momentChild(name string, info snapshot.Info) (child, error) {
 	if err != nil {
 		return child{}, err
 	}
-	return child{name: name, id: id, attr: momentAttr(id, info), keep: briefly, keepAtt: briefly}, nil
+	n := linkNode(id, info.Dir)
+	n.info = info
+	return child{name: name, id: id, attr: linkAttr(&n), keep: briefly, keepAtt: briefly}, nil
 }
 
-// fixedChild is a directory of this package's own.
+// fixedChild is a file of this package's own.
 func (f *historyFS) fixedChild(ctx context.Context, name string, id uint64) (child, error) {
 	n, err := f.node(ctx, id)
 	if err != nil {
@@ -332,9 +371,9 @@ func pendingDir(id uint64, info snapshot.Info) fuse.Attr {
 	return a
 }
 
-func momentAttr(id uint64, info snapshot.Info) fuse.Attr {
-	a := fuse.Attr{Ino: id, Mode: syscall.S_IFLNK | 0o777, Nlink: 1, Size: uint64(len(info.Dir)), Blksize: blockSize}
-	setTimes(&a, unixNano(info.Time), 0, 0)
+func linkAttr(n *node) fuse.Attr {
+	a := fuse.Attr{Ino: n.id, Mode: syscall.S_IFLNK | 0o777, Nlink: 1, Size: uint64(len(n.target)), Blksize: blockSize}
+	setTimes(&a, unixNano(n.info.Time), 0, 0)
 	return a
 }
 

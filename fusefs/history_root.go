@@ -14,11 +14,10 @@ import (
 type mountRoot struct {
 	follow bool          // the newest snapshot, whichever that is
 	fixed  snapshot.Info // else this one
-	beside bool          // .s4/history is there, too
 }
 
 func newMountRoot(ctx context.Context, o *Options, l *line) (mountRoot, error) {
-	r := mountRoot{follow: o.Follow, beside: !o.OneArchive}
+	r := mountRoot{follow: o.Follow}
 	switch {
 	case o.Snapshot != nil:
 		r.follow, r.fixed = false, *o.Snapshot

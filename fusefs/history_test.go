@@ -215,7 +215,7 @@ func TestMoments(t *testing.T) {
 			t.Errorf("%s -> %q, %v; want %q", name, got, err, want)
 		}
 	}
-	if got := run(t, "sh", "-c", "cd "+history+"/yesterday && pwd -P"); got != history+"/"+first.Dir+"\n" {
+	if got := run(t, "sh", "-c", "cd "+history+"/yesterday && pwd -P"); got != mnt+"/.s4/.history/"+first.Dir+"\n" {
 		t.Errorf("pwd: %s", got)
 	}
 	if got := read(t, filepath.Join(history, "2026/new")); got != "new" {

@@ -27,12 +27,21 @@ const (
 	bitEverDir  = 1 << 60 // of a directory: one in .s4/versions
 	bitEverFile = 1 << 59 // of a version: the directory of its path's versions
 	bitGoneDir  = 1 << 58 // of a directory: one in .s4/deleted
-	bitsByIndex = bitEverDir | bitEverFile | bitGoneDir
+	bitHereLink = 1 << 57 // of a directory of a snapshot: a link in it, see hereLink
+	bitHere     = 1 << 56 // of a directory: where the time line is seen from it
+	bitsByIndex = bitEverDir | bitEverFile | bitGoneDir | bitHereLink | bitHere
 
-	idHistory  uint64 = bitHistory | bitSpecial | 1 // .s4/history
+	bitHereRootView = 1 << 55 // the link's directory is seen from the mount's root
+	hereWhich       = 53      // from this bit on: 0, or 1 more than a place in shortcuts
+
+	idHistory  uint64 = bitHistory | bitSpecial | 1 // .s4/.history
 	idDotS4    uint64 = bitHistory | bitSpecial | 2 // .s4 of a repository mount
-	idVersions uint64 = bitHistory | bitSpecial | 3 // .s4/versions
-	idDeleted  uint64 = bitHistory | bitSpecial | 4 // .s4/deleted
+	idVersions uint64 = bitHistory | bitSpecial | 3 // .s4/.versions
+	idDeleted  uint64 = bitHistory | bitSpecial | 4 // .s4/.deleted
+
+	idHistoryLink  uint64 = bitHistory | bitSpecial | 5 // .s4/history
+	idVersionsLink uint64 = bitHistory | bitSpecial | 6 // .s4/versions
+	idDeletedLink  uint64 = bitHistory | bitSpecial | 7 // .s4/deleted
 )
 
 // errIDRange says that a number outgrew its bits in a node id.
@@ -68,7 +77,7 @@ func momentID(num int64) (uint64, error) {
 
 // momentNum gives the snapshot number in a moment link's id.
 func momentNum(id uint64) (num int64, ok bool) {
-	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0 && id&bitsByIndex == 0
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitMoment != 0 && id&(bitRootView|bitsByIndex) == 0
 }
 
 // snapshotID computes the node id of a snapshot's directory in .s4/history. It
@@ -82,8 +91,12 @@ func snapshotID(num int64) (uint64, error) {
 
 // snapshotNum gives the snapshot number in such an id.
 func snapshotNum(id uint64) (num int64, ok bool) {
-	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0 && id&bitsByIndex == 0
+	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0 && id&(bitRootView|bitsByIndex) == 0
 }
+
+// isHereMoment tells whether an id is a snapshot's and a directory's numbers:
+// a link to that directory, see hereMoment.
+func isHereMoment(id uint64) bool { return id&bitRootView != 0 && id&bitSpecial != 0 }
 
 // everID computes the node id of what was at one path over time.
 func everID(e *snapshot.Entry) (uint64, error) {

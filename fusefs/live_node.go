@@ -85,7 +85,11 @@ func (n *liveNode) child(ctx context.Context, name string, x *unix.Statx_t, out 
 
 func (n *liveNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	var x unix.Statx_t
-	if errno := n.at(func(dir int) error { return statName(dir, name, &x) }); errno != 0 {
+	errno := n.at(func(dir int) error { return statName(dir, name, &x) })
+	if errno == syscall.ENOENT && name == dotS4 && !n.IsRoot() && n.tree.hasPast(ctx, n.rel()) {
+		return newLiveHere(ctx, n, out), 0
+	}
+	if errno != 0 {
 		return nil, errno
 	}
 	return n.child(ctx, name, &x, out), 0

@@ -23,6 +23,9 @@ type liveTree struct {
 	umask uint32   // this process's, which the kernel applies on top of the caller's
 	uid   uint32   // as which new files are made
 	gid   uint32
+
+	// hasPast tells whether the past has a directory at a path.
+	hasPast func(ctx context.Context, path string) bool
 }
 
 func newLiveTree(dir *os.File) (*liveTree, error) {

@@ -55,7 +55,7 @@ func TestRepositoryMount(t *testing.T) {
 	}
 	// The same directory from both sides, in turn: neither may steal the other's place.
 	for range 2 {
-		for _, dir := range []string{mnt + "/sub", mnt + "/.s4/history/" + second.Dir + "/sub"} {
+		for _, dir := range []string{mnt + "/sub", mnt + "/.s4/.history/" + second.Dir + "/sub"} {
 			if got := run(t, "sh", "-c", "cd "+dir+" && pwd -P && ls"); got != dir+"\nfile\n" {
 				t.Errorf("in %s: %s", dir, got)
 			}

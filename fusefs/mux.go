@@ -78,31 +78,15 @@ func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 
 func (m *mux) isDotS4(id uint64) bool { return id == m.dotS4.Load() && id != 0 }
 
-// added are the names that this package puts into .s4, behind those that it
-// has below.
-var added = []struct {
-	name string
-	id   uint64
-}{{nameHistory, idHistory}, {nameVersions, idVersions}, {nameDeleted, idDeleted}}
-
-// ours gives the id of a name that this package puts into .s4.
-func ours(name string) (id uint64, ok bool) {
-	for _, a := range added {
-		if a.name == name {
-			return a.id, true
-		}
-	}
-	return 0, false
-}
-
-// addedAt is the position of the first of the added names. The live side's
+// addedAt is the position of the first of the shortcuts, which are listed
+// behind what .s4 has below. The live side's
 // positions are the file system's below; none uses this number or the next.
 const addedAt = 1<<62 | 0x7334
 
-// isAdded tells a position from which on only added names follow, and how many
-// of them have been listed.
+// isAdded tells a position from which on only shortcuts follow, and how many of
+// them have been listed.
 func isAdded(off uint64) (listed int, ok bool) {
-	if off < addedAt || off > addedAt+uint64(len(added)) {
+	if off < addedAt || off > addedAt+uint64(len(shortcuts)) {
 		return 0, false
 	}
 	return int(off - addedAt), true
@@ -118,7 +102,7 @@ func (m *mux) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 			return st
 		}
 	}
-	for ; listed < len(added) && out.AddDirEntry(addedDirent(listed)); listed++ { //nolint:revive // adding is in the condition
+	for ; listed < len(shortcuts) && out.AddDirEntry(addedDirent(listed)); listed++ { //nolint:revive // adding is in the condition
 	}
 	return fuse.OK
 }
@@ -133,12 +117,12 @@ func (m *mux) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Dir
 			return st
 		}
 	}
-	for ; listed < len(added); listed++ {
+	for ; listed < len(shortcuts); listed++ {
 		entry := out.AddDirLookupEntry(addedDirent(listed))
 		if entry == nil {
 			break
 		}
-		c, err := m.history.fixedChild(request(&in.InHeader, cancel), added[listed].name, added[listed].id)
+		c, err := m.history.fixedChild(request(&in.InHeader, cancel), shortcuts[listed].name, shortcuts[listed].link)
 		if err == nil {
 			c.fill(entry) // else the name alone, to be looked up
 		}
@@ -147,7 +131,8 @@ func (m *mux) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.Dir
 }
 
 func addedDirent(i int) fuse.DirEntry {
-	return fuse.DirEntry{Name: added[i].name, Ino: added[i].id, Mode: syscall.S_IFDIR, Off: addedAt + uint64(i) + 1}
+	s := &shortcuts[i]
+	return fuse.DirEntry{Name: s.name, Ino: s.link, Mode: syscall.S_IFLNK, Off: addedAt + uint64(i) + 1}
 }
 
 // mayMake tells whether a name may be made in a directory: not one of those

@@ -121,6 +121,10 @@ func (o *Options) fileSystem() (fuse.RawFileSystem, *historyFS, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	tree.hasPast = func(ctx context.Context, path string) bool {
+		ever, err := o.History.EverAt(ctx, path)
+		return err == nil && ever.Dir != 0
+	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(tree.root, dotS4, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, nil, fmt.Errorf("%s in the live tree: %w", dotS4, err)

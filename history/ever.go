@@ -81,6 +81,34 @@ func (h *History) Distinct(ctx context.Context, path string) ([]snapshot.Moment,
 	return all, nil
 }
 
+// Holding gives the indexed snapshots that have a directory at path, oldest
+// first; none is no error.
+func (h *History) Holding(ctx context.Context, path string) ([]snapshot.Info, error) {
+	traces, err := h.Trace(ctx, path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	held := map[int64]bool{}
+	for _, t := range traces {
+		for _, v := range t.Versions {
+			for _, s := range t.Line[v.From : v.To+1] {
+				held[s.Num] = v.Dir != 0
+			}
+		}
+	}
+	line, err := h.timeline(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var all []snapshot.Info
+	for _, s := range line.infos {
+		if held[s.Num] {
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
 // DirPath gives the path of a directory, by its number.
 func (h *History) DirPath(ctx context.Context, dir int64) (string, error) {
 	return h.x.DirPath(ctx, dir)

@@ -179,14 +179,18 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, held []sna
 	}
 	// {} are placeholders to borg.
 	comment = strings.NewReplacer("{", "{{", "}", "}}").Replace(comment)
-	stdout, err := v.access.Borg(view.Root).Run(ctx, events, "create", "--json", "--progress",
+	args := []string{
+		"create", "--json", "--progress",
 		"--lock-wait", lockWait,
 		"--compression", v.compression(o.Remote),
 		"--timestamp", now.Format("2006-01-02T15:04:05"),
 		"--comment", comment,
-		"--exclude", "pp:"+LocalDir,
-		"--exclude", "sh:**/"+tempPattern,
-		repo.Location.String()+"::"+name, ".")
+		"--exclude", "sh:**/" + tempPattern,
+	}
+	for _, p := range privateNames {
+		args = append(args, "--exclude", "pp:"+p)
+	}
+	stdout, err := v.access.Borg(view.Root).Run(ctx, events, append(args, repo.Location.String()+"::"+name, ".")...)
 	if err != nil {
 		return reach.ExplainBorg(err, repo.Location)
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -90,8 +91,12 @@ func (v *Volume) worktree(ctx context.Context) (root *worktree.Root, o worktree.
 	}, nil
 }
 
-// private is what never enters a snapshot and never comes from one.
-func private(p string, _ bool) bool { return p == LocalDir }
+// private is what never enters a snapshot and never comes from one: s4's own
+// state, and what a plain copy of a mounted volume took along of the names
+// that a mount has itself.
+func private(p string, _ bool) bool { return slices.Contains(privateNames, p) }
+
+var privateNames = []string{LocalDir, Dir + "/history", Dir + "/versions", Dir + "/deleted"}
 
 // allOfS4 also keeps .s4/config out, for snapshots that have none of their own.
 func allOfS4(p string, _ bool) bool { return p == Dir }
