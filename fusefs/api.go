@@ -65,6 +65,8 @@ type Paths interface {
 
 // Content opens a regular file's content.
 type Content interface {
+	// Local tells whether reading a snapshot's content needs no network.
+	Local(ctx context.Context, num int64) (bool, error)
 	Open(ctx context.Context, num int64, e snapshot.Entry) (snapshot.File, error)
 }
 
@@ -117,6 +119,7 @@ const XattrRoot = "user.s4.root"
 const (
 	XattrSnapshot = "user.s4.snapshot" // the snapshot's directory name
 	XattrVersions = "user.s4.versions" // how many distinct versions the path has over all of time
+	XattrLocal    = "user.s4.local"    // "1" where reading the content needs no network, else "0"
 	XattrDamaged  = "user.s4.damaged"  // "1" where parts of the content are known to be lost, else "0"
 )
 

@@ -234,6 +234,8 @@ func (h *fakeHistory) Stat(_ context.Context, num, version int64) (snapshot.Entr
 	return e, nil
 }
 
+func (h *fakeHistory) Local(_ context.Context, num int64) (bool, error) { return num > 1, nil }
+
 func (h *fakeHistory) Open(_ context.Context, num int64, e snapshot.Entry) (snapshot.File, error) {
 	s, err := h.snap(num)
 	if err != nil {

@@ -173,13 +173,21 @@ func (f *historyFS) toolXattr(ctx context.Context, n *node, attr string) (value 
 		}
 		all, err := f.history.Distinct(ctx, path)
 		return strconv.Itoa(len(all)), err == nil, err
+	case XattrLocal:
+		local, err := f.history.Local(ctx, n.num)
+		return yesNo(local), err == nil, err
 	case XattrDamaged:
-		if n.entry.Damaged {
-			return "1", true, nil
-		}
-		return "0", true, nil
+		return yesNo(n.entry.Damaged), true, nil
 	}
 	return "", false, nil
+}
+
+// yesNo is how an attribute says whether something is so.
+func yesNo(is bool) string {
+	if is {
+		return "1"
+	}
+	return "0"
 }
 
 func (f *historyFS) ListXAttr(cancel <-chan struct{}, h *fuse.InHeader, dest []byte) (uint32, fuse.Status) {

@@ -357,7 +357,7 @@ func TestVersions(t *testing.T) {
 			if got, want := names(t, versions+"/docs/.profile"), []string{first.Dir, third.Dir}; !slices.Equal(got, want) {
 				t.Fatalf("versions of .profile %q, want %q", got, want)
 			}
-			for attr, want := range map[string]string{XattrSnapshot: second.Dir, XattrVersions: "2", XattrDamaged: "0"} {
+			for attr, want := range map[string]string{XattrSnapshot: second.Dir, XattrVersions: "2", XattrLocal: "1", XattrDamaged: "0"} {
 				buf := make([]byte, 100)
 				path := filepath.Join(s4, "history", second.Dir, "docs/letter.txt")
 				n, err := unix.Getxattr(path, attr, buf)

@@ -19,9 +19,10 @@ import (
 // BorgSource is a borg repository as a source of snapshots. It is opened at
 // first need, and again when that failed.
 type BorgSource struct {
-	id   string // of the repository, hex
-	open func(ctx context.Context) (*borgio.Repository, error)
-	log  *slog.Logger
+	id    string // of the repository, hex
+	local bool   // on this machine
+	open  func(ctx context.Context) (*borgio.Repository, error)
+	log   *slog.Logger
 
 	opening chan struct{} // held while opening
 
@@ -52,14 +53,14 @@ const (
 // hex.
 func BorgSourceID(repoID string) string { return "borg:" + repoID }
 
-// NewBorgSource makes a source of the repository with that id in hex, opened
-// by open when it is needed. A nil log discards.
-func NewBorgSource(repoID string, open func(ctx context.Context) (*borgio.Repository, error), log *slog.Logger) *BorgSource {
+// NewBorgSource makes a source of the repository with that id in hex, which is
+// on this machine or not, opened by open when it is needed. A nil log discards.
+func NewBorgSource(repoID string, local bool, open func(ctx context.Context) (*borgio.Repository, error), log *slog.Logger) *BorgSource {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
 	return &BorgSource{
-		id: repoID, open: open, log: log,
+		id: repoID, local: local, open: open, log: log,
 		opening: make(chan struct{}, 1),
 		infos:   map[string]snapshot.Info{},
 	}
@@ -67,6 +68,9 @@ func NewBorgSource(repoID string, open func(ctx context.Context) (*borgio.Reposi
 
 // ID implements [snapshot.Source].
 func (s *BorgSource) ID() string { return BorgSourceID(s.id) }
+
+// Local implements [snapshot.Source].
+func (s *BorgSource) Local() bool { return s.local }
 
 // Recall gives the source a memory of archives from earlier runs, so that
 // [BorgSource.Snapshots] reads only those that are new.

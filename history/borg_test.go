@@ -88,7 +88,7 @@ func TestBorgRepository(t *testing.T) {
 	must(t, err)
 	id := probe.ID().String()
 	must(t, probe.Close())
-	src := NewBorgSource(id, open, nil)
+	src := NewBorgSource(id, true, open, nil)
 	defer src.Close()
 	h, _ := newHistory(t, src)
 	must(t, h.Refresh(t.Context()))
@@ -173,7 +173,7 @@ func TestBorgRepository(t *testing.T) {
 	}
 
 	// What the repository has lost is damage, not a name that is missing.
-	lossy := NewBorgSource(id, open, nil)
+	lossy := NewBorgSource(id, true, open, nil)
 	defer lossy.Close()
 	h, _ = newHistory(t, lossy)
 	must(t, h.Refresh(t.Context()))
@@ -193,7 +193,7 @@ func TestBorgRepository(t *testing.T) {
 	}
 
 	// A repository that was replaced is noticed.
-	replaced := NewBorgSource(strings.Repeat("0", 64), open, nil)
+	replaced := NewBorgSource(strings.Repeat("0", 64), true, open, nil)
 	defer replaced.Close()
 	if _, err := replaced.Snapshots(t.Context()); !errors.Is(err, snapshot.ErrRefused) {
 		t.Fatalf("another repository: %v", err)
@@ -237,7 +237,7 @@ func removeLargest(t *testing.T, dir string) {
 // for each of many questions, but is found when it is back.
 func TestBorgUnreachable(t *testing.T) {
 	tries := 0
-	s := NewBorgSource("x", func(context.Context) (*borgio.Repository, error) {
+	s := NewBorgSource("x", true, func(context.Context) (*borgio.Repository, error) {
 		tries++
 		return nil, borgio.ErrUnreachable
 	}, nil)

@@ -24,7 +24,8 @@ type fakeSource struct {
 	id      string
 	mu      sync.Mutex
 	infos   []snapshot.Info
-	down    error         // answer to everything, when set
+	down    error // answer to everything, when set
+	local   bool
 	damaged string        // handle of one whose items break off
 	hold    chan struct{} // items wait for it, when set
 	reads   atomic.Int64  // trees read
@@ -32,6 +33,8 @@ type fakeSource struct {
 }
 
 func (s *fakeSource) ID() string { return s.id }
+
+func (s *fakeSource) Local() bool { return s.local }
 
 func (s *fakeSource) set(f func()) {
 	s.mu.Lock()
@@ -151,7 +154,7 @@ func content(t *testing.T, h *History, num int64, path string) string {
 }
 
 func TestTimelineOfTwoSources(t *testing.T) {
-	one, two := &fakeSource{id: "one"}, &fakeSource{id: "two"}
+	one, two := &fakeSource{id: "one"}, &fakeSource{id: "two", local: true}
 	both := taken("both", 100)
 	other := both
 	other.Handle = "also"
@@ -172,6 +175,14 @@ func TestTimelineOfTwoSources(t *testing.T) {
 	num := infos[1].Num
 	if got := content(t, h, num, "d/f"); got != "both" {
 		t.Fatalf("content %q", got)
+	}
+	for i, want := range map[int]bool{0: true, 1: true, 2: infos[2].Source == "two"} { // 1 is held by both
+		if got, err := h.Local(t.Context(), infos[i].Num); err != nil || got != want {
+			t.Errorf("%s is local: %t, %v; want %t", infos[i].Name, got, err, want)
+		}
+	}
+	if held, err := h.Holding(t.Context(), "d"); err != nil || !slices.Equal(dirs(held), dirs(line(t, h))[1:2]) {
+		t.Errorf("d is held by %q, %v", dirs(held), err)
 	}
 	one.set(func() { one.down = fmt.Errorf("gone away: %w", snapshot.ErrUnreachable) })
 	if got := content(t, h, num, "d/f"); got != "also" {

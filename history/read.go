@@ -134,6 +134,27 @@ func (h *History) sourceOf(ctx context.Context, num int64) (string, error) {
 	return info.Source, err
 }
 
+// Local tells whether a source on this machine holds snapshot num, so that
+// reading content needs no network.
+func (h *History) Local(ctx context.Context, num int64) (bool, error) {
+	line, err := h.timeline(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, group := range line.held {
+		here, asked := false, false
+		for _, s := range group {
+			src := h.source(s.Source)
+			here = here || src != nil && src.Local()
+			asked = asked || s.Num == num
+		}
+		if asked {
+			return here, nil
+		}
+	}
+	return false, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
+}
+
 // openElsewhere looks for the file in the same snapshot of other sources; nil
 // when none can give it.
 func (h *History) openElsewhere(ctx context.Context, num int64, e snapshot.Entry) snapshot.File {

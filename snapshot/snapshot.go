@@ -122,6 +122,8 @@ type Item struct {
 type Source interface {
 	// ID names the source; it never changes: "borg:" and the repository id in hex.
 	ID() string
+	// Local tells whether content comes from this machine, not over a network.
+	Local() bool
 	// Snapshots lists what the source holds now, in any order.
 	Snapshots(ctx context.Context) ([]Info, error)
 	// Scan begins to walk through the whole tree of one snapshot. Sections

@@ -55,7 +55,7 @@ func (v *Volume) Past(ctx context.Context) (*Past, error) {
 		p.Remote = p.Remote || loc.IsRemote()
 		open := opener(v.access, id, loc, v.reached[id])
 		delete(v.reached, id)
-		p.sources = append(p.sources, history.NewBorgSource(id, open, v.log))
+		p.sources = append(p.sources, history.NewBorgSource(id, !loc.IsRemote(), open, v.log))
 	}
 	p.open(v.access)
 	v.past = p
@@ -108,7 +108,7 @@ func RepositoryPast(ctx context.Context, url string, a *reach.Access) (*Past, bo
 	if err != nil {
 		return nil, loc, errors.Join(err, r.Close())
 	}
-	source := history.NewBorgSource(id, opener(a, id, loc, r), a.Log())
+	source := history.NewBorgSource(id, !loc.IsRemote(), opener(a, id, loc, r), a.Log())
 	p := &Past{Index: ix, sources: []*history.BorgSource{source}, Remote: loc.IsRemote()}
 	p.open(a)
 	return p, loc, nil

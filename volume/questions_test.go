@@ -57,6 +57,8 @@ type source struct {
 
 func (s *source) ID() string { return s.name }
 
+func (s *source) Local() bool { return true }
+
 func (s *source) Snapshots(context.Context) (infos []snapshot.Info, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

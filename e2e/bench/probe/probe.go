@@ -135,7 +135,7 @@ func openTimeline(ctx context.Context, repo, db string) (*timeline, error) {
 	}
 	// The source opens the repository when it needs it, and closes what it
 	// has opened; that this one is open already is no part of any measure.
-	source := history.NewBorgSource(r.ID().String(), func(context.Context) (*borgio.Repository, error) { return r, nil }, nil)
+	source := history.NewBorgSource(r.ID().String(), true, func(context.Context) (*borgio.Repository, error) { return r, nil }, nil)
 	x, err := index.Open(ctx, db, nil)
 	if err != nil {
 		return nil, errors.Join(err, r.Close())
