@@ -97,7 +97,7 @@ type Options struct {
 	OneArchive bool
 
 	AllowOther    bool     // let users other than the one who mounts in; modes are always enforced
-	MountOptions  []string // as after mount -o: ro, nosuid, noexec, noatime and the like
+	MountOptions  []string // as after mount -o: ro, nosuid, noexec, noatime, transform_symlinks and the like
 	FSName        string   // the mount's source as df and mountinfo show it
 	NoPassthrough bool     // read and write through this process even where the kernel could do it
 	Debug         bool     // log every request
@@ -108,6 +108,8 @@ type Options struct {
 	// Poll is how often the time line is looked at. 0 means 500 ms.
 	Poll   time.Duration
 	Logger *slog.Logger // nil discards
+
+	linksInside bool // from MountOptions: absolute links in a snapshot stay inside it
 }
 
 // XattrRoot is an extended attribute of the root of a mounted live tree. Its

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -20,7 +21,9 @@ type historyFS struct {
 	root    mountRoot
 	alone   bool          // one archive without .s4/history
 	timeout time.Duration // for content
-	log     *slog.Logger
+
+	linksInside bool // absolute links lead to the same path in the snapshot
+	log         *slog.Logger
 
 	entries entryCache
 	files   handles[*historyFile]
@@ -30,7 +33,7 @@ type historyFS struct {
 var _ fuse.RawFileSystem = (*historyFS)(nil)
 
 func newHistoryFS(ctx context.Context, o *Options, log *slog.Logger) (*historyFS, error) {
-	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log}
+	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log, linksInside: o.linksInside}
 	if o.Live != nil {
 		return f, nil
 	}
@@ -127,7 +130,21 @@ func (f *historyFS) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, 
 	case n.entry.Mode&syscall.S_IFMT != syscall.S_IFLNK:
 		return nil, fuse.EINVAL
 	}
-	return []byte(n.entry.Target), fuse.OK
+	target, err := f.target(request(h, cancel), &n)
+	if err != nil {
+		return nil, f.fail("readlink", h.NodeId, err)
+	}
+	return []byte(target), fuse.OK
+}
+
+// target is where a link in a snapshot leads.
+func (f *historyFS) target(ctx context.Context, n *node) (string, error) {
+	target := n.entry.Target
+	if !f.linksInside || !strings.HasPrefix(target, "/") {
+		return target, nil
+	}
+	at, err := f.history.Path(ctx, n.entry.Version)
+	return up(depth(at)-1) + "." + target, err
 }
 
 // Access is answered by the kernel from mode and ACL (default_permissions).

@@ -78,6 +78,31 @@ func TestRepositoryMount(t *testing.T) {
 	}
 }
 
+// Absolute links lead out of a snapshot, unless that is not wanted.
+func TestTransformSymlinks(t *testing.T) {
+	h, tree := newFakeHistory(), newVolume(t)
+	write(t, filepath.Join(tree, "etc/os/release"), "old")
+	for at, target := range map[string]string{"abs": "/etc/os/release", "etc/os/abs": "/etc/os/release", "etc/rel": "os/release"} {
+		if err := os.Symlink(target, filepath.Join(tree, at)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := h.add(t, tree, time.Unix(1_700_000_000, 0))
+	as, inside := publicDir(t), publicDir(t)
+	mount(t, as, Options{History: h})
+	mount(t, inside, Options{History: h, MountOptions: []string{"noatime,transform_symlinks"}})
+	if got, err := os.Readlink(filepath.Join(as, "abs")); err != nil || got != "/etc/os/release" {
+		t.Errorf("as it is: %q, %v", got, err)
+	}
+	for _, root := range []string{inside, filepath.Join(inside, ".s4/history", first.Dir)} {
+		for _, name := range []string{"abs", "etc/os/abs", "etc/rel"} {
+			if got := read(t, filepath.Join(root, name)); got != "old" {
+				t.Errorf("%s/%s leads to %q", root, name, got)
+			}
+		}
+	}
+}
+
 func TestRepositoryMountFollows(t *testing.T) {
 	h := newFakeHistory()
 	mnt := publicDir(t)

@@ -13,6 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// transformSymlinks is the mount option, named as sshfs does, that keeps
+// absolute symbolic links in a snapshot inside it.
+const transformSymlinks = "transform_symlinks"
+
 // mountFlags are the options of mount(8) that are bits of the mount(2) call:
 // what they set and what they clear.
 var mountFlags = map[string]struct{ set, clear uintptr }{
@@ -32,6 +36,8 @@ var mountFlags = map[string]struct{ set, clear uintptr }{
 	"defaults":    {},
 	"allow_other": {},
 
+	transformSymlinks: {},
+
 	"default_permissions": {}, // always on
 }
 
@@ -48,11 +54,14 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 			flag, ok := mountFlags[opt]
 			if !ok {
 				return nil, hint.With(fmt.Errorf("%w: unknown mount option %q", snapshot.ErrUsage, opt),
-					"known are allow_other, ro, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites")
+					"known are allow_other, transform_symlinks, ro, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites")
 			}
 			flags = flags&^flag.clear | flag.set
-			if opt == "allow_other" {
+			switch opt {
+			case "allow_other":
 				allowOther = true
+			case transformSymlinks:
+				o.linksInside = true
 			}
 			if flag.set|flag.clear != 0 {
 				forHelper = append(forHelper, opt)

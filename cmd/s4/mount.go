@@ -19,7 +19,7 @@ type MountCmd struct {
 	At         string   `placeholder:"TIME" help:"Snapshot of the repository to show at the root (default: the newest, as it moves on)."`
 	Foreground bool     `help:"Stay in the foreground until unmounted."`
 	AllowOther bool     `help:"Let other users in, each with their own rights."`
-	Option     []string `short:"o" sep:"," placeholder:"OPT" help:"Mount option such as ro, nosuid, noexec or noatime."`
+	Option     []string `short:"o" sep:"," placeholder:"OPT" help:"Mount option such as ro, nosuid, noexec, noatime or transform_symlinks."`
 }
 
 // Help is the paragraph under --help.
