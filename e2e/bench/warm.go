@@ -83,6 +83,16 @@ func (s *session) snapshotsOf(kind string) int {
 	return 1
 }
 
+// bringIn reads a repository of the tool's into the page cache, if it has one
+// of that kind: borg, for one, makes the kernel forget what it has read.
+func (s *session) bringIn(kind string) error {
+	kinds, err := s.kinds()
+	if err != nil || !slices.Contains(kinds, kind) {
+		return err
+	}
+	return readAll(s.repository(s.tool, kind))
+}
+
 // readAll reads all files below dir.
 func readAll(dir string) error {
 	return filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
