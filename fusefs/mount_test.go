@@ -3,6 +3,7 @@ package fusefs
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
+	"golang.org/x/sys/unix"
 )
 
 // twoSnapshots makes a history of a tree whose file says "one", then "two".
@@ -231,5 +233,27 @@ func TestUnescapeOctal(t *testing.T) {
 		if got := unescapeOctal(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
+	}
+}
+
+// The read-ahead is set before a file can be opened, which keeps what it finds.
+func TestReadAheadIsSet(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("setting the read-ahead needs root")
+	}
+	h, _, _, _ := twoSnapshots(t)
+	dir := publicDir(t)
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	mount(t, link, Options{History: h})
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
+	if got := strings.TrimSpace(read(t, name)); got != readAheadKB {
+		t.Errorf("read-ahead is %s KiB, want %s", got, readAheadKB)
 	}
 }

@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -40,7 +39,7 @@ type Server struct {
 // snapshot.ErrUsage.
 func Mount(mountpoint string, o Options) (*Server, error) {
 	o.setDefaults()
-	mountpoint, err := filepath.Abs(mountpoint)
+	mountpoint, err := resolveMountpoint(mountpoint)
 	if err != nil {
 		return nil, fmt.Errorf("mount: %w", err)
 	}
@@ -59,6 +58,7 @@ func Mount(mountpoint string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
+	setReadAhead(mountpoint, o.Logger) // before anything can be opened
 	s := &Server{mountpoint: mountpoint, done: make(chan struct{})}
 	ctx, stop := context.WithCancel(context.Background())
 	var news sync.WaitGroup
@@ -74,7 +74,6 @@ func Mount(mountpoint string, o Options) (*Server, error) {
 	if err := srv.WaitMount(); err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", mountpoint, err), Unmount(mountpoint, true))
 	}
-	setReadAhead(mountpoint, o.Logger)
 	return s, nil
 }
 
@@ -172,12 +171,12 @@ const readAheadKB = "1024"
 // setReadAhead raises the mount's read-ahead, which needs root; without, only
 // speed is lost.
 func setReadAhead(mountpoint string, log *slog.Logger) {
-	var st unix.Stat_t
-	if err := unix.Lstat(mountpoint, &st); err != nil {
-		return
+	table, err := os.ReadFile("/proc/self/mountinfo") // stat(2) would ask us, who do not answer yet
+	if err == nil {
+		device, _ := mountedAt(string(table), mountpoint)
+		err = os.WriteFile("/sys/class/bdi/"+device+"/read_ahead_kb", []byte(readAheadKB), 0)
 	}
-	name := fmt.Sprintf("/sys/class/bdi/%d:%d/read_ahead_kb", unix.Major(st.Dev), unix.Minor(st.Dev))
-	if err := os.WriteFile(name, []byte(readAheadKB), 0); err != nil {
+	if err != nil {
 		log.Debug("read-ahead stays as it is", "err", err)
 	}
 }

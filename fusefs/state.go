@@ -51,7 +51,7 @@ func State(mountpoint string) (MountState, error) {
 	if err != nil {
 		return NotMounted, fmt.Errorf("read mounts: %w", err)
 	}
-	switch mountedType(string(table), path) {
+	switch _, kind := mountedAt(string(table), path); kind {
 	case "":
 		return NotMounted, nil
 	case "fuse." + fsType:
@@ -70,19 +70,20 @@ func State(mountpoint string) (MountState, error) {
 	}
 }
 
-// mountedType finds the type of the last file system mounted at path, "" if
-// none is. The table's format is in proc(5): fields of a line are separated by
-// blanks; the fifth is the mount point, and the type follows a lone "-".
-func mountedType(table, path string) string {
-	found := ""
+// mountedAt finds the last file system mounted at path: its device number, as
+// MAJOR:MINOR, and its type, "" if there is none. The table's format is in
+// proc(5): fields of a line are separated by blanks; the third is the device,
+// the fifth the mount point, and the type follows a lone "-".
+func mountedAt(table, path string) (device, kind string) {
 	for line := range strings.Lines(table) {
 		mount, fsinfo, _ := strings.Cut(line, " - ")
 		fields := strings.Fields(mount)
 		if len(fields) > 4 && unescapeOctal(fields[4]) == path {
-			found, _, _ = strings.Cut(fsinfo, " ")
+			device = fields[2]
+			kind, _, _ = strings.Cut(fsinfo, " ")
 		}
 	}
-	return found
+	return device, kind
 }
 
 // unescapeOctal undoes the kernel's \ooo for blanks, newlines and backslashes.
