@@ -58,9 +58,10 @@ func (f *historyFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 }
 
 func (f *historyFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	attributes := f.habits.list(in.Pid, in.NodeId, in.Offset)
 	return f.list(cancel, in, func(e fuse.DirEntry, c *child) bool {
 		entry := out.AddDirLookupEntry(e)
-		if entry != nil && c != nil {
+		if entry != nil && c != nil && attributes {
 			c.fill(entry)
 		}
 		return entry != nil

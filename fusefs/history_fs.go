@@ -25,6 +25,7 @@ type historyFS struct {
 	linksInside bool // absolute links lead to the same path in the snapshot
 	log         *slog.Logger
 
+	habits  *habits
 	entries entryCache
 	files   handles[*historyFile]
 	dirs    handles[*historyDir]
@@ -33,7 +34,7 @@ type historyFS struct {
 var _ fuse.RawFileSystem = (*historyFS)(nil)
 
 func newHistoryFS(ctx context.Context, o *Options, log *slog.Logger) (*historyFS, error) {
-	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log, linksInside: o.linksInside}
+	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log, linksInside: o.linksInside, habits: &habits{}}
 	if o.Live != nil {
 		return f, nil
 	}
@@ -71,6 +72,9 @@ func (f *historyFS) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string
 	}
 	c, err := f.lookup(ctx, &n, name)
 	if err == nil {
+		if c.attr.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+			f.habits.look(h.Pid, h.NodeId)
+		}
 		c.fill(out)
 		return fuse.OK
 	}

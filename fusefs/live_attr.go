@@ -18,6 +18,9 @@ func (n *liveNode) stat(fh fs.FileHandle, x *unix.Statx_t) syscall.Errno {
 	case *liveDir:
 		return errnoOf(look(f.fd))
 	default:
+		if n.IsDir() {
+			return n.dir(look)
+		}
 		return n.at(look)
 	}
 }

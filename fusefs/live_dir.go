@@ -70,7 +70,12 @@ func (d *liveDir) Seekdir(_ context.Context, off uint64) syscall.Errno {
 	return errnoOf(err)
 }
 
+// Lookup gives the attributes of a name in a listing. With any error the name
+// is listed without.
 func (d *liveDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
+	if caller, ok := fuse.FromContext(ctx); ok && d.node.tree.habits.namesOnly(caller.Pid) {
+		return nil, syscall.EAGAIN
+	}
 	var x unix.Statx_t
 	if err := statName(d.fd, name, &x); err != nil {
 		return nil, errnoOf(err)

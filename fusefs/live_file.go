@@ -72,7 +72,7 @@ func (n *liveNode) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32,
 func (n *liveNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
 	fd := -1
 	var x unix.Statx_t
-	errno := n.at(func(dir int) error {
+	errno := n.dir(func(dir int) error {
 		how := int(flags)&openFlags | unix.O_NOFOLLOW | unix.O_CLOEXEC
 		var err error
 		fd, err = unix.Openat(dir, name, how|unix.O_CREAT|unix.O_EXCL, mode&0o7777)

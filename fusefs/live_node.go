@@ -85,7 +85,7 @@ func (n *liveNode) child(ctx context.Context, name string, x *unix.Statx_t, out 
 
 func (n *liveNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	var x unix.Statx_t
-	errno := n.at(func(dir int) error { return statName(dir, name, &x) })
+	errno := n.dir(func(dir int) error { return statName(dir, name, &x) })
 	if errno == syscall.ENOENT && name == dotS4 && !n.IsRoot() && n.tree.hasPast(ctx, n.rel()) {
 		return newLiveHere(ctx, n, out), 0
 	}
@@ -101,7 +101,7 @@ func (n *liveNode) make(ctx context.Context, name string, mode uint32, out *fuse
 	do, undo func(dir int) error,
 ) (*fs.Inode, syscall.Errno) {
 	var x unix.Statx_t
-	errno := n.at(func(dir int) error {
+	errno := n.dir(func(dir int) error {
 		if err := do(dir); err != nil {
 			return err
 		}
@@ -149,8 +149,8 @@ func (n *liveNode) Link(ctx context.Context, target fs.InodeEmbedder, name strin
 		return nil, syscall.ENOENT
 	}
 	var x unix.Statx_t
-	errno := oldParent.Operations().(*liveNode).at(func(oldDir int) error {
-		return bare(n.at(func(dir int) error {
+	errno := oldParent.Operations().(*liveNode).dir(func(oldDir int) error {
+		return bare(n.dir(func(dir int) error {
 			if err := unix.Linkat(oldDir, oldName, dir, name, 0); err != nil {
 				return err
 			}
@@ -164,11 +164,11 @@ func (n *liveNode) Link(ctx context.Context, target fs.InodeEmbedder, name strin
 }
 
 func (n *liveNode) Unlink(_ context.Context, name string) syscall.Errno {
-	return n.at(func(dir int) error { return unix.Unlinkat(dir, name, 0) })
+	return n.dir(func(dir int) error { return unix.Unlinkat(dir, name, 0) })
 }
 
 func (n *liveNode) Rmdir(_ context.Context, name string) syscall.Errno {
-	return n.at(func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+	return n.dir(func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
 }
 
 func (n *liveNode) Rename(_ context.Context, name string, newParent fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -176,8 +176,8 @@ func (n *liveNode) Rename(_ context.Context, name string, newParent fs.InodeEmbe
 	if !ok {
 		return syscall.EXDEV
 	}
-	return n.at(func(oldDir int) error {
-		return bare(to.at(func(newDir int) error {
+	return n.dir(func(oldDir int) error {
+		return bare(to.dir(func(newDir int) error {
 			return unix.Renameat2(oldDir, name, newDir, newName, uint(flags))
 		}))
 	})

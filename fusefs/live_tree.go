@@ -24,6 +24,9 @@ type liveTree struct {
 	uid   uint32   // as which new files are made
 	gid   uint32
 
+	habits *habits
+	dirs   openDirs
+
 	// hasPast tells whether the past has a directory at a path.
 	hasPast func(ctx context.Context, path string) bool
 }

@@ -225,3 +225,9 @@ func (b *logBuffer) String() string {
 }
 
 func (b *logBuffer) logger() *slog.Logger { return slog.New(slog.NewTextHandler(b, nil)) }
+
+// openFDs is the number of this process's descriptors.
+func openFDs(t *testing.T) int {
+	t.Helper()
+	return len(names(t, "/proc/self/fd"))
+}

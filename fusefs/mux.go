@@ -11,7 +11,8 @@ import (
 // node id it carries. It adds history to the live tree's .s4, and keeps s4's
 // private state out of it.
 type mux struct {
-	live    fuse.RawFileSystem
+	tree    *liveTree
+	live    fuse.RawFileSystem // of tree
 	history *historyFS
 	below   string // value of XattrRoot
 
@@ -22,8 +23,8 @@ type mux struct {
 
 var _ fuse.RawFileSystem = (*mux)(nil)
 
-func newMux(live fuse.RawFileSystem, history *historyFS, below string) *mux {
-	return &mux{live: live, history: history, below: below}
+func newMux(tree *liveTree, live fuse.RawFileSystem, history *historyFS, below string) *mux {
+	return &mux{tree: tree, live: live, history: history, below: below}
 }
 
 // side picks who answers for a node.
@@ -50,6 +51,7 @@ func (m *mux) Init(s *fuse.Server) {
 
 func (m *mux) OnUnmount() {
 	m.live.OnUnmount()
+	m.tree.dirs.closeAll()
 	m.history.OnUnmount()
 }
 
@@ -70,6 +72,9 @@ func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		}
 	}
 	st := m.side(h.NodeId).Lookup(cancel, h, name, out)
+	if st == fuse.OK && !isHistory(h.NodeId) && out.Mode&syscall.S_IFMT != syscall.S_IFDIR {
+		m.history.habits.look(h.Pid, h.NodeId)
+	}
 	if st == fuse.OK && h.NodeId == fuse.FUSE_ROOT_ID && name == dotS4 && out.NodeId != 0 {
 		m.dotS4.Store(out.NodeId) // another one, if it was replaced below the mount
 	}
@@ -108,6 +113,9 @@ func (m *mux) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 }
 
 func (m *mux) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
+	if !isHistory(in.NodeId) {
+		m.history.habits.list(in.Pid, in.NodeId, in.Offset) // which liveDir.Lookup asks for
+	}
 	if !m.isDotS4(in.NodeId) {
 		return m.side(in.NodeId).ReadDirPlus(cancel, in, out)
 	}

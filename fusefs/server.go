@@ -21,6 +21,10 @@ const (
 	defaultContentTimeout = time.Minute
 	defaultPoll           = 500 * time.Millisecond
 
+	// believed is how long the kernel, and this package, believe what the live
+	// tree said of a name: others may change it below the mount.
+	believed = time.Second
+
 	fsType = "s4" // mountinfo shows fuse.s4
 
 	requestSize   = 1 << 20 // bytes in one read or write, at most
@@ -120,6 +124,7 @@ func (o *Options) fileSystem() (fuse.RawFileSystem, *historyFS, error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	tree.habits = history.habits
 	tree.hasPast = func(ctx context.Context, path string) bool {
 		ever, err := o.History.EverAt(ctx, path)
 		return err == nil && ever.Dir != 0
@@ -128,8 +133,7 @@ func (o *Options) fileSystem() (fuse.RawFileSystem, *historyFS, error) {
 	if err := unix.Fstatat(tree.root, dotS4, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return nil, nil, fmt.Errorf("%s in the live tree: %w", dotS4, err)
 	}
-	// Others may change the tree below the mount, so nothing is kept longer.
-	keep := time.Second
+	keep := believed
 	live, err := tree.rawFS(&gofs.Options{
 		EntryTimeout: &keep, AttrTimeout: &keep,
 		Logger: slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
@@ -138,7 +142,7 @@ func (o *Options) fileSystem() (fuse.RawFileSystem, *historyFS, error) {
 		return nil, nil, err
 	}
 	below := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), tree.root)
-	return newMux(live, history, below), history, nil
+	return newMux(tree, live, history, below), history, nil
 }
 
 // attach mounts directly where this process may, else with fusermount3.
