@@ -10,6 +10,7 @@ s4=$(realpath "${1:?usage: bench.sh PATH-TO-S4 [FLAGS]}")
 shift
 cd "$(dirname "$0")/.."
 go build -o bin/s4-bench ./e2e/bench
+go build -o bin/loopback github.com/hanwen/go-fuse/v2/example/loopback
 # The program is to get Ctrl-C itself, to unmount. Signals that Go's scheduler
 # sends would interrupt its calls into the mounts, for which kopia gives errors.
 export GODEBUG=asyncpreemptoff=1

@@ -32,6 +32,7 @@ const (
 	groupSSH       = "ssh"
 	groupSSHSealed = "ssh-sealed"
 	groupIngest    = "ingest"
+	groupLive      = "live"
 	groupLook      = "look"
 	groupMillion   = "million"
 )
@@ -49,6 +50,7 @@ func groups() []group {
 		{name: "first", reads: "history", take: (*session).first},
 		{name: "browse", reads: "history", take: (*session).browse},
 		{name: "big", reads: "big", take: (*session).big},
+		{name: groupLive, tools: []string{nameS4, nameLoopback, nameDisk}, take: (*session).live},
 		{name: "file", reads: "history", tools: all, take: (*session).file},
 		{name: "items", reads: "history", tools: both, take: (*session).items},
 		{name: "stream", reads: "big", tools: both, take: (*session).streamPlain},

@@ -38,12 +38,15 @@ const (
 	nameRestic = report.Restic
 	nameKopia  = report.Kopia
 	nameCat    = report.Cat
+
+	nameLoopback = report.Loopback
+	nameDisk     = report.Disk
 )
 
 // findTools gives those that are installed, or wanted.
 func findTools(s4 string, wanted []string) ([]*tool, error) {
 	var found []*tool
-	for _, t := range []*tool{toolS4(), toolBorg(), toolRestic(), toolKopia(), toolCat()} {
+	for _, t := range []*tool{toolS4(), toolBorg(), toolRestic(), toolKopia(), toolCat(), toolLoopback(), toolDisk()} {
 		if t.name == nameS4 {
 			t.program = s4
 		}
@@ -198,6 +201,12 @@ func resticSnapshot(ctx context.Context, b *bench, repo string, at time.Time) (s
 	}
 	return "", fmt.Errorf("restic has no snapshot of %v", at)
 }
+
+// toolLoopback is built by scripts/bench.sh.
+func toolLoopback() *tool { return &tool{name: nameLoopback, program: "bin/loopback"} }
+
+// toolDisk uses a directory as it is.
+func toolDisk() *tool { return &tool{name: nameDisk, program: "true"} }
 
 // toolCat is what no backup can be faster than through ssh: cat of the file
 // itself. It has no repositories.

@@ -134,7 +134,7 @@ func (r *Report) rows(t table) [][]string {
 	compare := slices.ContainsFunc(results, func(res result) bool { return res.Ratio > 0 })
 	head := append([]string{"measure"}, tools...)
 	if compare {
-		head = append(head, "borg/s4")
+		head = append(head, t.comparedWith()+"/s4")
 	}
 	rows := [][]string{head}
 	for _, res := range results {

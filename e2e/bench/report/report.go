@@ -22,10 +22,13 @@ const (
 	Restic = "restic"
 	Kopia  = "kopia"
 	Cat    = "cat" // through ssh
+
+	Loopback = "loopback" // go-fuse's example
+	Disk     = "disk"     // the directory below
 )
 
-// Tools has the peer that all are compared with in second place.
-var Tools = []string{S4, Borg, Restic, Kopia, Cat}
+// Tools are in the order of the columns.
+var Tools = []string{S4, Borg, Restic, Kopia, Cat, Loopback, Disk}
 
 // result is a measure with its samples and medians by tool.
 type result struct {
@@ -33,7 +36,7 @@ type result struct {
 	measure
 	Samples map[string][]float64 `json:"samples"`
 	Median  map[string]float64   `json:"median"`
-	Ratio   float64              `json:"ratioToBorg,omitempty"` // above 1, s4 is better
+	Ratio   float64              `json:"ratioToPeer,omitempty"` // above 1, s4 is better
 }
 
 // Report is all of a run; it is written as it is.
@@ -91,7 +94,7 @@ type machine struct {
 }
 
 var notes = []string{
-	"Medians. borg/s4 is how many times better s4 is than borg; for MB/s it is s4/borg.",
+	"Medians. borg/s4 is how many times better s4 is than borg; for MB/s it is s4/borg. Likewise with other peers.",
 	"Indexes, the tools' caches and the page cache below are warm where nothing else is said.",
 }
 
@@ -157,11 +160,11 @@ func newResult(t table, m measure, samples map[string][]float64) result {
 	for tool, s := range samples {
 		res.Median[tool] = probe.Median(s)
 	}
-	s4, borg := res.Median[S4], res.Median[Borg]
-	if s4 > 0 && borg > 0 {
-		res.Ratio = borg / s4
+	s4, peer := res.Median[S4], res.Median[t.comparedWith()]
+	if s4 > 0 && peer > 0 {
+		res.Ratio = peer / s4
 		if m.Unit == speed {
-			res.Ratio = s4 / borg
+			res.Ratio = s4 / peer
 		}
 	}
 	return res

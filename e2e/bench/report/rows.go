@@ -21,6 +21,14 @@ type table struct {
 	title string
 	notes []string
 	rows  []measure
+	peer  string // whom s4 is compared with; "" is borg
+}
+
+func (t *table) comparedWith() string {
+	if t.peer == "" {
+		return Borg
+	}
+	return t.peer
 }
 
 // using adds processor time and memory to a measure of a whole command.
@@ -35,10 +43,10 @@ func remote(m measure) []measure {
 
 func tables() []table {
 	return []table{
-		{"Mounts", []string{
+		{title: "Mounts", notes: []string{
 			"Each sample has a fresh mount.",
 			"s4 and borg read the same repository, unencrypted; restic and kopia always encrypt.",
-		}, []measure{
+		}, rows: []measure{
 			{"list", "mount → list of snapshots", seconds},
 			{"first", "mount → first byte in an old snapshot", seconds},
 			{"second", "  then: first byte of a second file", seconds},
@@ -62,13 +70,26 @@ func tables() []table {
 			{"indexSizeAll", "  index on disk", mebi},
 			{"indexPeak", "  peak memory (VmHWM)", mebi},
 		}},
-		{"One file, all items, one stream", []string{
+		{title: "The live tree", peer: Loopback, notes: []string{
+			"100,000 files through a fresh mount, by those who mount with all permissions checked; disk is the directory below.",
+			"loopback is the example that go-fuse, the library that s4 uses too, comes with.",
+		}, rows: []measure{
+			{"liveFind", "find", seconds},
+			{"liveAgain", "find again", seconds},
+			{"liveStat", "find -newermt (stat of all)", seconds},
+			{"liveMake", "10,000 small files made", seconds},
+			{"liveRemove", "  and removed with rm -r", seconds},
+			{"liveWrite", "big file written in sequence", speed},
+			{"liveRead", "big file read in sequence", speed},
+			{"liveRss", "memory after these (VmRSS)", mebi},
+		}},
+		{title: "One file, all items, one stream", notes: []string{
 			"From the start of the program to its end. Memory is the peak of the largest process here; what is mapped counts.",
 			"The big file is half text that lz4 halves, half random bytes, in stretches of 4 MiB.",
 			"Through ssh to this machine; cat is ssh cat of the file itself.",
 			"All items parsed: borgio in a small program beside borg list --json-lines.",
 			"restic and kopia always encrypt, so they stand beside the encrypted repository.",
-		}, join(
+		}, rows: join(
 			using(measure{"file", "4 KB file out of all, with index", seconds}),
 			using(measure{"fileFresh", "4 KB file out of all, without", seconds}),
 			using(measure{"items", "all items parsed", seconds}),
@@ -77,10 +98,10 @@ func tables() []table {
 			remote(measure{"ssh", "big file through ssh, none/lz4", speed}),
 			remote(measure{"sshSealed", "big file through ssh, repokey-blake2/lz4", speed}),
 		)},
-		{"The index", []string{
+		{title: "The index", notes: []string{
 			"Archives are indexed one by one, newest first, in a process of their own; borg lists the first with --json-lines.",
 			"Scattered and clustered: 0.5 % of the files changed all over, or in neighbouring directories.",
-		}, join(
+		}, rows: join(
 			[]measure{
 				{"ingestFirst", "first archive indexed", seconds},
 				{"ingestFirstCPU", "  CPU", seconds},
@@ -101,10 +122,10 @@ func tables() []table {
 				{"ingestPerFile", "  for each file of one archive", octets},
 			},
 		)},
-		{"Questions", []string{
+		{title: "Questions", notes: []string{
 			"Within a process: medians of many calls, warm. As a command: from start to end.",
 			"borg can only be asked for one archive after the other: borg list of the path in each.",
-		}, join(
+		}, rows: join(
 			[]measure{
 				{"resolve", "TIME:PATH → metadata, within a process", seconds},
 				{"wide", "list of 1,000 entries, within a process", seconds},
@@ -115,9 +136,9 @@ func tables() []table {
 			using(measure{"diff", "diff of neighbours", seconds}),
 			using(measure{"name", "find by name over all time", seconds}),
 		)},
-		{"Very many files", []string{
+		{title: "Very many files", notes: []string{
 			"Tiny files, 10 snapshots, 0.5 % changed between. Measured once. borg lists the first archive with --json-lines.",
-		}, join(
+		}, rows: join(
 			[]measure{
 				{"millionFirst", "first archive indexed", seconds},
 				{"millionFirstCPU", "  CPU", seconds},

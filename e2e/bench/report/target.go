@@ -30,6 +30,11 @@ func quicker(title, key string, least float64) goal {
 	return goal{title: title, of: figure{key, Borg}, by: figure{key, S4}, least: least}
 }
 
+// ofLoopback wants it in so many times less than go-fuse's example.
+func ofLoopback(title, key string, least float64) goal {
+	return goal{title: title, of: figure{key, Loopback}, by: figure{key, S4}, least: least}
+}
+
 // faster wants more MB/s.
 func faster(title, key, than string, least float64) goal {
 	return goal{title: title, of: figure{key, S4}, by: figure{key, than}, least: least}
@@ -60,6 +65,13 @@ func goals() []goal {
 		quicker("  its peak", "peak", 1),
 		quicker("memory after the big file", "rssBig", 1),
 		quicker("  its peak", "peakBig", 1),
+
+		ofLoopback("live find", "liveFind", 2.5),
+		ofLoopback("live stat of all", "liveStat", 1),
+		ofLoopback("10,000 live files made", "liveMake", 1),
+		ofLoopback("10,000 live files removed", "liveRemove", 1),
+		faster("live big file written", "liveWrite", Disk, 0.95),
+		faster("live big file read", "liveRead", Disk, 0.95),
 
 		quicker("4 KB file, with index", "file", 10),
 		quicker("4 KB file, without", "fileFresh", 3),
