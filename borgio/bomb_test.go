@@ -134,9 +134,9 @@ func TestBombs(t *testing.T) {
 			}
 			return nil
 		},
-		"chunk": func() error { _, err := r.chunk(t.Context(), Chunk{id, 1000}); return err },
+		"chunk": func() error { _, err := r.chunk(t.Context(), Chunk{ID: id, Size: 1000}); return err },
 		"chunk of too much": func() error {
-			_, err := r.chunk(t.Context(), Chunk{id, 1 << 31})
+			_, err := r.chunk(t.Context(), Chunk{ID: id, Size: 1 << 31})
 			return err
 		},
 	} {

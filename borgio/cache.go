@@ -11,8 +11,9 @@ import (
 
 // Chunk is one piece of a file's content.
 type Chunk struct {
-	ID   ID
-	Size uint32 // bytes of plaintext, at least 1
+	ID     ID
+	Size   uint32 // bytes of plaintext, at least 1
+	Stored uint32 // bytes of the object, as the archive tells, which need not be right; 0 when unrecorded
 }
 
 // chunkCache keeps the chunks used last, and fetches each only once however

@@ -212,7 +212,7 @@ func packWholeItem(it *Item) []byte {
 		b = msgpack.AppendArray(b, len(it.Chunks))
 		for _, c := range it.Chunks {
 			b = msgpack.AppendInt(msgpack.AppendBytes(msgpack.AppendArray(b, 3), c.ID[:]), int64(c.Size))
-			b = msgpack.AppendInt(b, 7)
+			b = msgpack.AppendInt(b, int64(c.Stored))
 		}
 		return b
 	})
@@ -262,7 +262,7 @@ func FuzzItem(f *testing.F) {
 	}
 	f.Add(packWholeItem(&Item{
 		Path: "a/b", Mode: 0o100644, UID: 1, GID: 2, User: "ann", Group: "staff", Size: 3, Rdev: 5, Mtime: -1, HasAtime: true, Atime: 1,
-		HasCtime: true, HasBirthtime: true, Source: "x", HardlinkMaster: true, Chunks: []Chunk{{ID{1}, 3}, {ID{2}, 4}},
+		HasCtime: true, HasBirthtime: true, Source: "x", HardlinkMaster: true, Chunks: []Chunk{{ID{1}, 3, 7}, {ID{2}, 4, 0}},
 		Xattrs: []Xattr{{"user.a", []byte("1")}, {"user.b", nil}}, ACLAccess: []byte("user::rwx"), ACLDefault: []byte{}, BSDFlags: 7, Damaged: true,
 	}))
 	f.Add([]byte("\x82\xa4path\xa1a\xa5mtime\xc4\x09\xff\xff\xff\xff\xff\xff\xff\xff\x01"))

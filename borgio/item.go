@@ -201,7 +201,14 @@ func (p *itemParser) chunks(r *msgpack.Reader) error {
 			return fmt.Errorf("a chunk of %d bytes", size)
 		}
 		c.Size = uint32(size)
-		for range fields - 2 { // its stored size, which need not be right
+		if fields > 2 && !r.Nil() {
+			stored, err := r.Int()
+			if err != nil {
+				return err
+			}
+			c.Stored = uint32(min(max(stored, 0), math.MaxUint32))
+		}
+		for range fields - 3 {
 			if err := r.Skip(); err != nil {
 				return err
 			}

@@ -71,6 +71,7 @@ type Repository struct {
 	comp  *compress.Decompressor
 	pool  *buffer.Pool
 	cache *chunkCache
+	zeros zeroIDs
 
 	fetching *semaphore.Weighted // fetchBytes
 	ahead    *semaphore.Weighted // aheadBytes

@@ -65,6 +65,8 @@ type Paths interface {
 
 // Content opens a regular file's content.
 type Content interface {
+	// Content tells of what extents a file consists, and which are holes.
+	Content(ctx context.Context, version int64) ([]snapshot.Extent, error)
 	// Local tells whether reading a snapshot's content needs no network.
 	Local(ctx context.Context, num int64) (bool, error)
 	Open(ctx context.Context, num int64, e snapshot.Entry) (snapshot.File, error)

@@ -87,6 +87,7 @@ func (h *fakeHistory) add(t *testing.T, dir string, at time.Time) snapshot.Info 
 				return err
 			}
 			s.content[e.Version] = data
+			e.Holes = holes(extentsOf(data))
 		}
 		s.entries[e.Version] = e
 		s.paths[e.Version] = strings.TrimPrefix(rel, ".")
@@ -196,7 +197,7 @@ func (h *fakeHistory) Root(ctx context.Context, num int64) (snapshot.Entry, erro
 			return snapshot.Entry{}, ctx.Err()
 		}
 	}
-	return s.entries[s.root], nil
+	return s.withDirs(s.entries[s.root]), nil
 }
 
 func (h *fakeHistory) Lookup(_ context.Context, num, dir int64, name string) (snapshot.Entry, error) {
@@ -206,7 +207,7 @@ func (h *fakeHistory) Lookup(_ context.Context, num, dir int64, name string) (sn
 	}
 	for _, e := range s.children[dir] {
 		if e.Name == name {
-			return e, nil
+			return s.withDirs(e), nil
 		}
 	}
 	return snapshot.Entry{}, fmt.Errorf("%q: %w", name, fs.ErrNotExist)
@@ -219,7 +220,11 @@ func (h *fakeHistory) List(_ context.Context, num, dir int64, after string, limi
 	}
 	list := s.children[dir]
 	i := sort.Search(len(list), func(i int) bool { return list[i].Name > after })
-	return list[i:min(i+limit, len(list))], nil
+	page := slices.Clone(list[i:min(i+limit, len(list))])
+	for i := range page {
+		page[i] = s.withDirs(page[i])
+	}
+	return page, nil
 }
 
 func (h *fakeHistory) Stat(_ context.Context, num, version int64) (snapshot.Entry, error) {

@@ -147,26 +147,5 @@ func (f *historyFS) dirOf(ctx context.Context, num int64) string {
 	return fmt.Sprintf("number %d: %v", num, fs.ErrNotExist)
 }
 
-// Lseek knows no holes: a source may, but finding out would mean asking it.
-func (f *historyFS) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	h, ok := f.files.get(in.Fh)
-	if !ok {
-		return fuse.EBADF
-	}
-	size := uint64(h.entry.Size)
-	if in.Offset >= size {
-		return fuse.Status(syscall.ENXIO)
-	}
-	switch in.Whence {
-	case unix.SEEK_DATA:
-		out.Offset = in.Offset
-	case unix.SEEK_HOLE:
-		out.Offset = size
-	default:
-		return fuse.EINVAL
-	}
-	return fuse.OK
-}
-
 func (*historyFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 func (*historyFS) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }

@@ -210,7 +210,7 @@ func (f *historyFS) attr(ctx context.Context, n *node) (fuse.Attr, time.Duration
 			return madeDir(n.id, 0), keep, nil
 		}
 		a := entryAttr(n.id, n.num, &n.entry)
-		a.Ino = n.id
+		a.Ino, a.Nlink = n.id, 1
 		return a, keep, nil
 	default:
 		m, err := f.line.get(ctx)
@@ -355,7 +355,8 @@ func (f *historyFS) fixedChild(ctx context.Context, name string, id uint64) (chi
 	return child{name: name, id: id, attr: a, keep: forever, keepAtt: keep}, err
 }
 
-// madeDir is a directory that no snapshot has.
+// madeDir is a directory that no snapshot has. One link means, as on btrfs,
+// that its directories are not counted.
 func madeDir(id uint64, mtime int64) fuse.Attr {
 	a := fuse.Attr{Ino: id, Mode: syscall.S_IFDIR | 0o555, Nlink: 1, Blksize: blockSize}
 	setTimes(&a, mtime, 0, 0)

@@ -154,12 +154,24 @@ func entryAttr(id uint64, num int64, e *snapshot.Entry) fuse.Attr {
 	switch e.Mode & syscall.S_IFMT {
 	case syscall.S_IFREG:
 		a.Size = uint64(e.Size)
+		a.Blocks = blocks(e.Size - e.Holes)
 	case syscall.S_IFLNK:
 		a.Size = uint64(len(e.Target))
+	case syscall.S_IFDIR:
+		asDir(&a, e.Subdirs)
 	}
-	a.Blocks = (a.Size + 511) / 512
 	setTimes(&a, e.Mtime, e.Atime, e.Ctime)
 	return a
+}
+
+// blocks is how much a file system takes for so many bytes, in units of 512.
+func blocks(size int64) uint64 { return uint64(size+blockSize-1) / blockSize * (blockSize / 512) }
+
+// asDir gives a directory the size and the links that one on a disk has: its
+// own name, "." in it, and ".." in its directories.
+func asDir(a *fuse.Attr, subdirs uint32) {
+	a.Size, a.Blocks = blockSize, blocks(blockSize)
+	a.Nlink = 2 + subdirs
 }
 
 // setTimes sets times given in ns; an unrecorded access or change time is

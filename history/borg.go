@@ -230,12 +230,13 @@ func (s *BorgSource) describe(ctx context.Context, repo *borgio.Repository, ref 
 
 // Scan implements [snapshot.Source].
 func (s *BorgSource) Scan(ctx context.Context, info snapshot.Info, known []snapshot.Section) snapshot.Scanner {
-	scan := &borgScanner{archive: info.Name, convert: converter{log: s.log.With("archive", info.Name)}}
+	scan := &borgScanner{archive: info.Name}
 	repo, a, err := s.archive(ctx, info)
 	if err != nil {
 		scan.failed = err
 		return scan
 	}
+	scan.convert = converter{repo: repo, log: s.log.With("archive", info.Name)}
 	scan.Scanner = repo.Scan(ctx, a, borgSections(known))
 	return scan
 }
@@ -250,7 +251,7 @@ func (s *BorgSource) FindItem(ctx context.Context, info snapshot.Info, path stri
 	}
 	scan := repo.Scan(ctx, a, nil)
 	defer scan.Close()
-	c := converter{log: s.log.With("archive", info.Name)}
+	c := converter{repo: repo, log: s.log.With("archive", info.Name)}
 	found, want := false, []byte(path)
 	for scan.Next() {
 		for scan.NextItem() {
@@ -302,6 +303,7 @@ func (s *BorgSource) Open(ctx context.Context, content []snapshot.Extent) (snaps
 // converter makes the index's items of an archive's. One item is used again
 // and again.
 type converter struct {
+	repo *borgio.Repository
 	log  *slog.Logger
 	out  snapshot.Item
 	acls int // lists that could not be understood
@@ -346,7 +348,11 @@ func (c *converter) item(it *borgio.Item) *snapshot.Item {
 		}
 	}
 	for _, chunk := range it.Chunks {
-		o.Content = append(o.Content, snapshot.Extent{ID: chunk.ID, Size: chunk.Size})
+		e := snapshot.Extent{ID: chunk.ID, Size: chunk.Size, Hole: c.repo.IsZero(chunk)}
+		if e.Hole {
+			o.Holes += int64(e.Size)
+		}
+		o.Content = append(o.Content, e)
 	}
 	for _, x := range it.Xattrs {
 		o.Xattrs = append(o.Xattrs, snapshot.Xattr(x))

@@ -21,9 +21,11 @@ import (
 //	xattrs   if present: count, then for each length, name, length, value
 //	flags    if present
 //	link     if present: 8 bytes little-endian, then nlink
+//	holes    if present
 //
 // The column content is a file's extents one after another: 32 bytes of id,
-// size. Equal entries give equal bytes, so versions are compared as bytes.
+// twice the size, and 1 more for a hole. Equal entries give equal bytes, so
+// versions are compared as bytes.
 const (
 	presentSize = 1 << iota
 	presentCtime
@@ -35,6 +37,7 @@ const (
 	presentFlags
 	presentLink
 	presentDamaged
+	presentHoles
 )
 
 var errCodec = errors.New("malformed row")
@@ -57,6 +60,7 @@ func appendMeta(b []byte, e *snapshot.Entry, owner uint64) []byte {
 	mark(e.Flags != 0, presentFlags)
 	mark(e.LinkID != 0, presentLink)
 	mark(e.Damaged, presentDamaged)
+	mark(e.Holes != 0, presentHoles)
 
 	b = binary.AppendUvarint(b, present)
 	b = binary.AppendUvarint(b, uint64(e.Mode))
@@ -89,6 +93,9 @@ func appendMeta(b []byte, e *snapshot.Entry, owner uint64) []byte {
 	if present&presentLink != 0 {
 		b = binary.LittleEndian.AppendUint64(b, e.LinkID)
 		b = binary.AppendUvarint(b, uint64(e.Nlink))
+	}
+	if present&presentHoles != 0 {
+		b = binary.AppendUvarint(b, uint64(e.Holes))
 	}
 	return b
 }
@@ -142,6 +149,9 @@ func decodeMeta(b []byte, e *snapshot.Entry) (owner uint64, err error) {
 		e.Nlink = uint32(r.uvarint())
 	}
 	e.Damaged = has(presentDamaged)
+	if has(presentHoles) {
+		e.Holes = int64(r.uvarint())
+	}
 	if r.bad || len(r.b) != 0 {
 		return 0, errCodec
 	}
@@ -151,7 +161,11 @@ func decodeMeta(b []byte, e *snapshot.Entry) (owner uint64, err error) {
 func appendContent(b []byte, extents []snapshot.Extent) []byte {
 	for i := range extents {
 		b = append(b, extents[i].ID[:]...)
-		b = binary.AppendUvarint(b, uint64(extents[i].Size))
+		size := uint64(extents[i].Size) << 1
+		if extents[i].Hole {
+			size |= 1
+		}
+		b = binary.AppendUvarint(b, size)
 	}
 	return b
 }
@@ -164,10 +178,10 @@ func decodeContent(b []byte) ([]snapshot.Extent, error) {
 			return nil, fmt.Errorf("content: %w", errCodec)
 		}
 		size, n := binary.Uvarint(b[len(e.ID):])
-		if n <= 0 || size > 1<<32-1 {
+		if n <= 0 || size > 1<<33-1 {
 			return nil, fmt.Errorf("content: %w", errCodec)
 		}
-		e.Size = uint32(size)
+		e.Size, e.Hole = uint32(size>>1), size&1 != 0
 		extents = append(extents, e)
 		b = b[len(e.ID)+n:]
 	}

@@ -96,3 +96,13 @@ func paths(t testing.TB, x *Index, num int64, from string) (all []string) {
 	}
 	return all
 }
+
+// subdirs counts the directories in one.
+func subdirs(t map[string]modelEntry, dir string) (n uint32) {
+	for path, e := range t {
+		if parent, _ := cutLast(path); path != "" && parent == dir && e.Mode&0o170000 == 0o040000 {
+			n++
+		}
+	}
+	return n
+}

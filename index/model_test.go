@@ -234,8 +234,10 @@ func checkTree(t *testing.T, x *Index, s modelSnapshot) {
 		}
 		got = append(got, n.Path)
 		e, err := x.plain(t.Context(), n.Entry)
-		if err != nil || !e.equal(s.tree[n.Path]) {
-			t.Fatalf("%s: %q is %+v, want %+v (%v)", s.info.Handle, n.Path, e, s.tree[n.Path], err)
+		want := s.tree[n.Path]
+		want.Subdirs = subdirs(s.tree, n.Path)
+		if err != nil || !e.equal(want) {
+			t.Fatalf("%s: %q is %+v, want %+v (%v)", s.info.Handle, n.Path, e, want, err)
 		}
 		again, err := x.Stat(t.Context(), s.info.Num, n.Version)
 		if err != nil || !reflect.DeepEqual(again, n.Entry) {

@@ -21,18 +21,30 @@ const (
 	atKey   = "(SELECT key FROM snapshot WHERE num = ?1 AND indexed)"
 	validAt = "v.since <= " + atKey + " AND (v.until = 0 OR v.until >= " + atKey + ")"
 
-	rootSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = -(SELECT chain FROM snapshot WHERE num = ?1) AND v.name = x'' AND " +
+	// inSnapshot are the columns of an entry of snapshot ?1, which tell of a
+	// directory how many directories lie in it.
+	inSnapshot = entryColumns + ", iif(v.child > 0, (SELECT count(*) FROM version d INDEXED BY version_child WHERE d.dir = v.child AND d.child > 0 AND d.since <= " +
+		atKey + " AND (d.until = 0 OR d.until >= " + atKey + ")), 0)"
+
+	rootSQL = "SELECT " + inSnapshot + " FROM version v WHERE v.dir = -(SELECT chain FROM snapshot WHERE num = ?1) AND v.name = x'' AND " +
 		validAt + " ORDER BY v.since DESC LIMIT 1"
 	// CAST hides a parameter from the query planner. When that has looked at
 	// one, sqlite parses the whole statement anew for each value.
-	lookupSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = CAST(?2 AS INTEGER) AND v.name = CAST(?3 AS BLOB) AND " +
+	lookupSQL = "SELECT " + inSnapshot + " FROM version v WHERE v.dir = CAST(?2 AS INTEGER) AND v.name = CAST(?3 AS BLOB) AND " +
 		validAt + " ORDER BY v.since DESC LIMIT 1"
-	listSQL = "SELECT " + entryColumns + " FROM version v WHERE v.dir = CAST(?2 AS INTEGER) AND v.name > CAST(?3 AS BLOB) AND " +
+	listSQL = "SELECT " + inSnapshot + " FROM version v WHERE v.dir = CAST(?2 AS INTEGER) AND v.name > CAST(?3 AS BLOB) AND " +
 		validAt + " ORDER BY v.name LIMIT ?4"
-	statSQL = "SELECT " + entryColumns + " FROM version v WHERE v.id = ?2 AND " + validAt
+	statSQL = "SELECT " + inSnapshot + " FROM version v WHERE v.id = ?2 AND " + validAt
 	// The same path as a version has that is not, or no more, in the snapshot.
-	siblingSQL = "SELECT " + entryColumns + " FROM version o JOIN version v ON v.dir = o.dir AND v.name = o.name WHERE o.id = ?2 AND " + validAt
+	siblingSQL = "SELECT " + inSnapshot + " FROM version o JOIN version v ON v.dir = o.dir AND v.name = o.name WHERE o.id = ?2 AND " + validAt
 )
+
+// scanInSnapshot makes an entry of a row of inSnapshot.
+func (x *Index) scanInSnapshot(c *conn, row []driver.Value) (snapshot.Entry, error) {
+	e, err := x.scan(c, row)
+	e.Subdirs = uint32(row[4].(int64))
+	return e, err
+}
 
 // scan makes an entry of a row of entryColumns.
 func (x *Index) scan(c *conn, row []driver.Value) (e snapshot.Entry, err error) {
@@ -55,7 +67,7 @@ func (x *Index) one(ctx context.Context, num int64, query string, args ...driver
 		found := false
 		err := c.query(query, append([]driver.Value{num}, args...), func(row []driver.Value) (err error) {
 			found = true
-			e, err = x.scan(c, row)
+			e, err = x.scanInSnapshot(c, row)
 			return err
 		})
 		if err == nil && !found {
@@ -116,7 +128,7 @@ func (x *Index) List(ctx context.Context, num, dir int64, after string, limit in
 	entries := make([]snapshot.Entry, 0, min(limit, 64))
 	err := x.reading(ctx, func(c *conn) error {
 		err := c.query(listSQL, []driver.Value{num, dir, []byte(after), int64(limit)}, func(row []driver.Value) error {
-			e, err := x.scan(c, row)
+			e, err := x.scanInSnapshot(c, row)
 			entries = append(entries, e)
 			return err
 		})

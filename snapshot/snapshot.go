@@ -53,6 +53,7 @@ type Entry struct {
 	User    string // owner's name when recorded
 	Group   string
 	Size    int64 // of a regular file's content in bytes; else 0
+	Holes   int64 // bytes of it that are known to be zeros and nothing else, which need not be stored
 	Rdev    uint64
 	Mtime   int64 // ns
 	Ctime   int64 // ns; 0 when unrecorded
@@ -63,6 +64,7 @@ type Entry struct {
 	Flags   uint32  // inode flags: see FlagNoDump and its neighbours
 	LinkID  uint64  // names the hard-link group within the snapshot; 0 when Nlink is 1
 	Nlink   uint32  // names in the hard-link group; 1 for directories
+	Subdirs uint32  // how many directories lie in a directory; only where one snapshot's tree was asked
 	Damaged bool    // parts of the content are lost and read as zeros
 }
 
@@ -84,6 +86,7 @@ type Xattr struct {
 type Extent struct {
 	ID   [32]byte
 	Size uint32
+	Hole bool // zeros and nothing else
 }
 
 // Ever is what was at one path over time: the newest entry there, and what all

@@ -1,0 +1,55 @@
+package fusefs
+
+import (
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"github.com/s4-storage/s4/snapshot"
+	"golang.org/x/sys/unix"
+)
+
+// Lseek finds holes and data, from the index alone. Where no holes are known,
+// all is data.
+func (f *historyFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
+	h, ok := f.files.get(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
+	var extents []snapshot.Extent
+	if h.entry.Holes > 0 {
+		var err error
+		if extents, err = f.history.Content(request(&in.InHeader, cancel), h.entry.Version); err != nil {
+			return f.fail("lseek", h.id, err)
+		}
+	}
+	if in.Whence != unix.SEEK_DATA && in.Whence != unix.SEEK_HOLE {
+		return fuse.EINVAL
+	}
+	off, ok := seek(extents, h.entry.Size, int64(in.Offset), in.Whence == unix.SEEK_HOLE)
+	if !ok {
+		return fuse.Status(syscall.ENXIO)
+	}
+	out.Offset = uint64(off)
+	return fuse.OK
+}
+
+// seek gives the first offset at or after off that lies in a hole, or in data,
+// as lseek(2) says: the end of a file is a hole. Not ok means there is none.
+// No extents mean a file without holes.
+func seek(extents []snapshot.Extent, size, off int64, hole bool) (int64, bool) {
+	if off < 0 || off >= size {
+		return 0, false
+	}
+	if len(extents) == 0 && !hole {
+		return off, true
+	}
+	end := int64(0)
+	for _, e := range extents {
+		start := end
+		end += int64(e.Size)
+		if end > off && e.Hole == hole {
+			return max(start, off), true
+		}
+	}
+	return size, hole
+}
