@@ -7,27 +7,31 @@ import "sync"
 // makes the kernel remember every file that find(1) only passes by, which takes
 // most of the time of a crawl.
 //
-// A thread's first listing has the attributes. Then it gets names alone, as
-// long as it does not look at one of the files in them: what lists a hundred
-// directories shows its habit in the second.
+// A thread's first listing has the attributes. Then it gets those of
+// directories alone, which it will enter, as long as it does not look at one of
+// the files: what lists a hundred directories shows its habit in the second.
 type habits struct {
-	mu sync.Mutex
-	of map[uint32]*habit // by thread
+	mu    sync.Mutex
+	of    map[uint32]*habit   // by thread
+	named map[uint64]struct{} // directories of which the kernel may keep a listing without attributes
 }
 
 type habit struct {
 	listed int
-	dir    uint64 // listed last
+	dir    uint64 // opened last
 	looks  bool   // at files it got names of
 	bare   bool   // it gets names alone
 }
 
-// habitsKept is how many threads are remembered; then all are forgotten.
-const habitsKept = 1000
+// What is remembered is bounded; at the bound all is forgotten.
+const (
+	habitsKept = 1000
+	namedKept  = 1 << 16
+)
 
-// list notes that a thread lists a directory from a position on, and tells
-// whether it is to get attributes along.
-func (h *habits) list(thread uint32, dir, pos uint64) (attributes bool) {
+// open notes that a thread opens a directory to list it, and tells whether it
+// is to get the attributes of files along.
+func (h *habits) open(thread uint32, dir uint64) (attributes bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.of[thread]
@@ -38,10 +42,8 @@ func (h *habits) list(thread uint32, dir, pos uint64) (attributes bool) {
 		s = &habit{}
 		h.of[thread] = s
 	}
-	if pos == 0 {
-		s.listed++
-		s.dir = dir
-	}
+	s.listed++
+	s.dir = dir
 	s.bare = s.listed > 1 && !s.looks
 	return !s.bare
 }
@@ -56,10 +58,28 @@ func (h *habits) look(thread uint32, dir uint64) {
 	}
 }
 
-// namesOnly tells what list has told the thread last.
+// namesOnly tells what open has told the thread last.
 func (h *habits) namesOnly(thread uint32) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	s := h.of[thread]
 	return s != nil && s.bare
+}
+
+// stale tells whether a listing that the kernel keeps of a directory has to go,
+// since it lacks the attributes that are to be given now. It notes what the
+// kernel will have.
+func (h *habits) stale(dir uint64, attributes bool) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	_, bare := h.named[dir]
+	switch {
+	case attributes:
+		delete(h.named, dir)
+		return bare
+	case h.named == nil || len(h.named) == namedKept:
+		h.named = make(map[uint64]struct{})
+	}
+	h.named[dir] = struct{}{}
+	return false
 }

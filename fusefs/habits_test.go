@@ -5,33 +5,51 @@ import "testing"
 func TestHabits(t *testing.T) {
 	const ls, find, rsync = 1, 2, 3
 	var h habits
-	if !h.list(ls, 10, 0) || !h.list(ls, 10, 500) {
+	if !h.open(ls, 10) {
 		t.Error("the first listing lacks attributes")
 	}
-	h.list(find, 10, 0)
+	h.open(find, 10)
 	for dir := uint64(11); dir < 20; dir++ {
-		if h.list(find, dir, 0) || !h.namesOnly(find) {
+		if h.open(find, dir) || !h.namesOnly(find) {
 			t.Errorf("directory %d: attributes for one who never looks at a file", dir)
 		}
 		h.look(find, 10) // a file elsewhere, as open(2) looks it up
 		h.look(rsync, dir)
 	}
-	h.list(rsync, 10, 0)
-	if h.list(rsync, 11, 0) {
+	h.open(rsync, 10)
+	if h.open(rsync, 11) {
 		t.Error("the second listing should be a trial")
 	}
 	h.look(rsync, 11)
-	if !h.list(rsync, 11, 900) || !h.list(rsync, 12, 0) || h.namesOnly(rsync) {
+	if !h.open(rsync, 12) || h.namesOnly(rsync) {
 		t.Error("no attributes for one who looked at a file")
 	}
 	if h.namesOnly(99) {
 		t.Error("an unknown thread gets names alone")
 	}
 	for thread := range uint32(10 * habitsKept) {
-		h.list(thread+100, 1, 0)
+		h.open(thread+100, 1)
 	}
 	if len(h.of) > habitsKept {
 		t.Errorf("%d threads are remembered", len(h.of))
+	}
+}
+
+// A listing that the kernel keeps is taken from it for somebody who wants the
+// attributes that it lacks, and once only.
+func TestListingWithoutAttributes(t *testing.T) {
+	var h habits
+	if h.stale(1, true) || h.stale(1, false) || h.stale(1, false) {
+		t.Error("the kernel had nothing that was in the way")
+	}
+	if !h.stale(1, true) || h.stale(1, true) {
+		t.Error("the bare listing had to go, once")
+	}
+	for dir := range uint64(2 * namedKept) {
+		h.stale(dir, false)
+	}
+	if len(h.named) > namedKept {
+		t.Errorf("%d directories are remembered", len(h.named))
 	}
 }
 

@@ -20,8 +20,9 @@ type pager func(ctx context.Context) ([]child, error)
 // "." and ".." included; a snapshot's order never changes, so a position keeps
 // its meaning however often the listing is begun anew.
 type historyDir struct {
-	id   uint64
-	open func() pager
+	id         uint64
+	open       func() pager
+	attributes bool // of files are given along, see habits
 
 	mu   sync.Mutex // one listing at a time; it guards what follows
 	next pager
@@ -41,10 +42,14 @@ func (f *historyFS) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.O
 	if err := f.enter(request(&in.InHeader, cancel), &n); err != nil {
 		return f.fail("opendir", in.NodeId, err)
 	}
-	d := &historyDir{id: in.NodeId, open: func() pager { return f.pager(n) }}
+	attributes := f.habits.open(in.Pid, in.NodeId)
+	d := &historyDir{id: in.NodeId, open: func() pager { return f.pager(n) }, attributes: attributes}
 	out.Fh = f.dirs.add(d)
 	if n.kind == kindEntry || n.kind == kindSnapshot || n.kind == kindRoot && !f.root.follow {
-		out.OpenFlags = fuse.FOPEN_CACHE_DIR | fuse.FOPEN_KEEP_CACHE
+		out.OpenFlags = fuse.FOPEN_CACHE_DIR
+		if !f.habits.stale(in.NodeId, attributes) {
+			out.OpenFlags |= fuse.FOPEN_KEEP_CACHE
+		}
 	}
 	return fuse.OK
 }
@@ -58,15 +63,20 @@ func (f *historyFS) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.D
 }
 
 func (f *historyFS) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	attributes := f.habits.list(in.Pid, in.NodeId, in.Offset)
+	d, ok := f.dirs.get(in.Fh)
+	if !ok {
+		return fuse.EBADF
+	}
 	return f.list(cancel, in, func(e fuse.DirEntry, c *child) bool {
 		entry := out.AddDirLookupEntry(e)
-		if entry != nil && c != nil && attributes {
+		if entry != nil && c != nil && (d.attributes || isDir(c.attr.Mode)) {
 			c.fill(entry)
 		}
 		return entry != nil
 	})
 }
+
+func isDir(mode uint32) bool { return mode&syscall.S_IFMT == syscall.S_IFDIR }
 
 // list adds names from the wanted position on until add has no more room.
 func (f *historyFS) list(cancel <-chan struct{}, in *fuse.ReadIn, add func(fuse.DirEntry, *child) bool) fuse.Status {

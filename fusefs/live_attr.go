@@ -44,7 +44,12 @@ func (n *liveNode) Statx(_ context.Context, fh fs.FileHandle, _, _ uint32, out *
 	return 0
 }
 
-func (n *liveNode) Setattr(_ context.Context, fh fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+func (n *liveNode) Setattr(ctx context.Context, fh fs.FileHandle, in *fuse.SetAttrIn, out *fuse.AttrOut) syscall.Errno {
+	if mode, ok := in.GetMode(); ok && mode&setID != 0 {
+		if errno := n.mayGainSetID(ctx, fh, mode); errno != 0 {
+			return errno
+		}
+	}
 	var x unix.Statx_t
 	apply := func(fd int) error {
 		if err := setAttr(fd, in); err != nil {

@@ -15,8 +15,10 @@ import (
 type liveDir struct {
 	node *liveNode
 	fd   int
+	bare bool // attributes of directories alone are given, see habits
 	buf  []byte
-	todo []byte // what of buf has not been handed out
+	todo []byte        // what of buf has not been handed out
+	last fuse.DirEntry // handed out last
 }
 
 var (
@@ -31,12 +33,13 @@ var (
 // direntBuffer is how many bytes of names are asked for at once.
 const direntBuffer = 16 << 10
 
-func (n *liveNode) OpendirHandle(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
+func (n *liveNode) OpendirHandle(ctx context.Context, _ uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	fd, err := n.tree.open(n.rel(), unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}
-	return &liveDir{node: n, fd: fd}, 0, 0
+	caller, ok := fuse.FromContext(ctx)
+	return &liveDir{node: n, fd: fd, bare: ok && n.tree.habits.namesOnly(caller.Pid)}, 0, 0
 }
 
 func (d *liveDir) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
@@ -54,13 +57,13 @@ func (d *liveDir) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
 			}
 			d.todo = d.buf[:size]
 		}
-		var e fuse.DirEntry
+		e := &d.last
 		d.todo = d.todo[e.Parse(d.todo):]
 		// The history is added by the multiplexer.
 		if _, shown := ours(e.Name); d.node.dotS4 && (shown || e.Name == nameLocal) {
 			continue
 		}
-		return &e, 0
+		return e, 0
 	}
 }
 
@@ -73,7 +76,7 @@ func (d *liveDir) Seekdir(_ context.Context, off uint64) syscall.Errno {
 // Lookup gives the attributes of a name in a listing. With any error the name
 // is listed without.
 func (d *liveDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
-	if caller, ok := fuse.FromContext(ctx); ok && d.node.tree.habits.namesOnly(caller.Pid) {
+	if d.bare && !isDir(d.last.Mode) && name == d.last.Name {
 		return nil, syscall.EAGAIN
 	}
 	var x unix.Statx_t

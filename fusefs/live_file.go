@@ -16,17 +16,21 @@ import (
 // the descriptor is go-fuse's.
 type liveFile struct {
 	*fs.LoopbackFile
-	node *liveNode
-	file *os.File // LoopbackFile's, which closes it
+	node   *liveNode
+	file   *os.File // LoopbackFile's, which closes it
+	writer uint32   // user who may write through it; 0 for root, and for who only reads
 }
 
 // openFlags are the flags of open(2) that make sense below. O_APPEND is not
 // among them: the kernel knows the end and sends the offset.
 const openFlags = unix.O_ACCMODE | unix.O_TRUNC | unix.O_DIRECT | unix.O_SYNC | unix.O_NOATIME | unix.O_NONBLOCK
 
-func (n *liveNode) newFile(fd int) *liveFile {
+func (n *liveNode) newFile(ctx context.Context, fd int, flags uint32) *liveFile {
 	file := os.NewFile(uintptr(fd), "")
 	f := &liveFile{LoopbackFile: fs.NewLoopbackFileFromOS(file), node: n, file: file}
+	if caller, ok := fuse.FromContext(ctx); ok && writes(flags) {
+		f.writer = caller.Uid
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.open == nil {
@@ -61,12 +65,12 @@ func (f *liveFile) Ioctl(_ context.Context, cmd uint32, _ uint64, in, out []byte
 	return 0, errno
 }
 
-func (n *liveNode) Open(_ context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
+func (n *liveNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
 	fd, err := n.tree.open(n.rel(), int(flags)&openFlags, 0)
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}
-	return n.newFile(fd), 0, 0
+	return n.newFile(ctx, fd, flags), n.tree.openedAs(flags), 0
 }
 
 func (n *liveNode) Create(ctx context.Context, name string, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
@@ -98,7 +102,7 @@ func (n *liveNode) Create(ctx context.Context, name string, flags, mode uint32, 
 		return nil, nil, 0, errno
 	}
 	child := n.child(ctx, name, &x, out)
-	return child, child.Operations().(*liveNode).newFile(fd), 0, 0
+	return child, child.Operations().(*liveNode).newFile(ctx, fd, flags), n.tree.openedAs(flags), 0
 }
 
 func (n *liveNode) CopyFileRange(_ context.Context, fhIn fs.FileHandle, offIn uint64, _ *fs.Inode,

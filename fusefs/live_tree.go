@@ -23,6 +23,7 @@ type liveTree struct {
 	umask uint32   // this process's, which the kernel applies on top of the caller's
 	uid   uint32   // as which new files are made
 	gid   uint32
+	flush bool // closing a file can tell of an error in what was written
 
 	habits *habits
 	dirs   openDirs
@@ -41,11 +42,31 @@ func newLiveTree(dir *os.File) (*liveTree, error) {
 		return nil, fmt.Errorf("live tree %s: %w", dir.Name(), syscall.ENOTDIR)
 	}
 	t.dev = deviceOf(&x)
+	var fsys unix.Statfs_t
+	if err := unix.Fstatfs(t.root, &fsys); err != nil {
+		return nil, fmt.Errorf("live tree %s: %w", dir.Name(), err)
+	}
+	t.flush = overNetwork[uint32(fsys.Type)]
 	var err error
 	if t.umask, err = processUmask(); err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// overNetwork are the magic numbers of file systems that may tell only at
+// close(2) that something could not be written (linux/magic.h and theirs).
+var overNetwork = map[uint32]bool{
+	unix.NFS_SUPER_MAGIC: true, unix.SMB_SUPER_MAGIC: true, unix.SMB2_SUPER_MAGIC: true, unix.CIFS_SUPER_MAGIC: true,
+	unix.CEPH_SUPER_MAGIC: true, unix.AFS_SUPER_MAGIC: true, unix.V9FS_MAGIC: true, unix.CODA_SUPER_MAGIC: true, unix.FUSE_SUPER_MAGIC: true,
+}
+
+// openedAs tells the kernel what it need not do with an open file.
+func (t *liveTree) openedAs(flags uint32) (fuseFlags uint32) {
+	if t.flush && writes(flags) {
+		return 0
+	}
+	return fuse.FOPEN_NOFLUSH
 }
 
 // rawFS makes the file system that passes calls through.

@@ -113,9 +113,6 @@ func (m *mux) ReadDir(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntr
 }
 
 func (m *mux) ReadDirPlus(cancel <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	if !isHistory(in.NodeId) {
-		m.history.habits.list(in.Pid, in.NodeId, in.Offset) // which liveDir.Lookup asks for
-	}
 	if !m.isDotS4(in.NodeId) {
 		return m.side(in.NodeId).ReadDirPlus(cancel, in, out)
 	}
@@ -213,6 +210,12 @@ func (m *mux) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fu
 func (m *mux) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	if isHistory(in.NodeId) != isHistory(in.NodeIdOut) {
 		return 0, fuse.EXDEV
+	}
+	if in.Uid != 0 {
+		to := fuse.InHeader{NodeId: in.NodeIdOut, Caller: in.Caller}
+		if st := m.clearSetID(cancel, &to, in.FhOut); st != fuse.OK {
+			return 0, st
+		}
 	}
 	return m.side(in.NodeId).CopyFileRange(cancel, in)
 }

@@ -10,6 +10,12 @@ func (m *mux) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.Attr
 }
 
 func (m *mux) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+		fh, _ := in.GetFh()
+		if st := m.clearSetID(cancel, &in.InHeader, fh); st != fuse.OK {
+			return st
+		}
+	}
 	return m.side(in.NodeId).SetAttr(cancel, in, out)
 }
 
@@ -83,7 +89,11 @@ func (m *mux) RemoveXAttr(cancel <-chan struct{}, h *fuse.InHeader, attr string)
 }
 
 func (m *mux) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	return m.side(in.NodeId).Open(cancel, in, out)
+	st := m.side(in.NodeId).Open(cancel, in, out)
+	if st == fuse.OK && out.OpenFlags&fuse.FOPEN_PASSTHROUGH != 0 {
+		st = m.watchSetID(cancel, in, out)
+	}
+	return st
 }
 
 func (m *mux) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -111,10 +121,20 @@ func (m *mux) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 }
 
 func (m *mux) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if st := m.clearSetID(cancel, &in.InHeader, in.Fh); st != fuse.OK {
+			return 0, st
+		}
+	}
 	return m.side(in.NodeId).Write(cancel, in, data)
 }
 
 func (m *mux) Writev(cancel <-chan struct{}, in *fuse.WriteIn, data [][]byte) (uint32, fuse.Status) {
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if st := m.clearSetID(cancel, &in.InHeader, in.Fh); st != fuse.OK {
+			return 0, st
+		}
+	}
 	return m.side(in.NodeId).Writev(cancel, in, data)
 }
 
@@ -131,10 +151,18 @@ func (m *mux) Fsync(cancel <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 }
 
 func (m *mux) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
+	if in.Uid != 0 {
+		if st := m.clearSetID(cancel, &in.InHeader, in.Fh); st != fuse.OK {
+			return st
+		}
+	}
 	return m.side(in.NodeId).Fallocate(cancel, in)
 }
 
 func (m *mux) OpenDir(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if !isHistory(in.NodeId) {
+		m.history.habits.open(in.Pid, in.NodeId) // which liveNode.OpendirHandle asks for
+	}
 	return m.side(in.NodeId).OpenDir(cancel, in, out)
 }
 

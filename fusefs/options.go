@@ -88,7 +88,8 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 		DirectMountFlags: flags | syscall.MS_MGC_VAL,
 	}
 	if o.Live != nil {
-		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK // see mux.masked
+		// See mux.masked, and live_setid.go.
+		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2
 	}
 	if os.Geteuid() != 0 {
 		opts.Options = append(opts.Options, forHelper...)
