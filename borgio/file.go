@@ -62,29 +62,64 @@ func (f *File) ReadAt(p []byte, off int64) (int, error) {
 // chunks that the range touches, and when the reads before it went on from one
 // another, some of those that follow it.
 func (f *File) ReadAtContext(ctx context.Context, p []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("read at %d: negative offset", off)
-	}
-	if len(p) == 0 {
-		return 0, nil
-	}
-	first := f.chunkAt(off)
-	if err := f.advance(off, len(p), first); err != nil {
-		return 0, err
-	}
-	for i := first; i < len(f.chunks) && n < len(p); i++ {
-		buf, err := f.repo.cache.get(ctx, f.chunks[i])
-		if err != nil {
-			return n, fmt.Errorf("read at %d: %w", off+int64(n), err)
-		}
-		begin := f.ends[i] - int64(f.chunks[i].Size)
-		n += copy(p[n:], buf.Data[off+int64(n)-begin:])
+	err = f.walk(ctx, off, len(p), func(buf *buffer.Buffer, part []byte) {
+		n += copy(p[n:], part)
+		buf.Release()
+	})
+	return n, err
+}
+
+// View is a range of a file's content, lent and not copied.
+type View struct {
+	Parts [][]byte // in order, not to be written to
+	bufs  []*buffer.Buffer
+}
+
+// Release gives a view back; its parts must not be used after that.
+func (v *View) Release() {
+	for _, buf := range v.bufs {
 		buf.Release()
 	}
-	if n < len(p) {
-		return n, io.EOF
+	v.Parts, v.bufs = nil, nil
+}
+
+// View is ReadAtContext that lends what it reads. The view is to be released
+// where there is an error, too; it has what comes before the error then.
+func (f *File) View(ctx context.Context, off int64, n int) (v View, err error) {
+	err = f.walk(ctx, off, n, func(buf *buffer.Buffer, part []byte) {
+		v.Parts, v.bufs = append(v.Parts, part), append(v.bufs, buf)
+	})
+	return v, err
+}
+
+// walk gives the range [off,off+n) piece by piece, each with a reference to
+// the buffer that it lies in. Behind the content's end the error is io.EOF.
+func (f *File) walk(ctx context.Context, off int64, n int, each func(buf *buffer.Buffer, part []byte)) error {
+	if off < 0 {
+		return fmt.Errorf("read at %d: negative offset", off)
 	}
-	return n, nil
+	if n == 0 {
+		return nil
+	}
+	first := f.chunkAt(off)
+	if err := f.advance(off, n, first); err != nil {
+		return err
+	}
+	end := off + int64(n)
+	for i := first; i < len(f.chunks) && off < end; i++ {
+		buf, err := f.repo.cache.get(ctx, f.chunks[i])
+		if err != nil {
+			return fmt.Errorf("read at %d: %w", off, err)
+		}
+		part := buf.Data[off-(f.ends[i]-int64(f.chunks[i].Size)):]
+		part = part[:min(int64(len(part)), end-off)]
+		off += int64(len(part))
+		each(buf, part)
+	}
+	if off < end {
+		return io.EOF
+	}
+	return nil
 }
 
 // chunkAt is the number of the chunk that holds offset off.

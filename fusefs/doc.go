@@ -43,7 +43,8 @@
 //	bit  61      set: a fixed node, a moment link, a snapshot's directory, or
 //	             one in versions/ or deleted/ (then bits 0–60 say which); with
 //	             bit 62, a moment link to the directory with the number in the
-//	             version's place
+//	             version's place, of which 4 bits tell snapshots of one second
+//	             apart
 //	bits 36–60   snapshot number
 //	bits 0–35    version number
 //

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"sync/atomic"
 	"syscall"
 
@@ -70,9 +71,9 @@ func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (f
 	buf = buf[:min(int64(len(buf)), h.entry.Size-off)]
 	ctx, stop := context.WithTimeoutCause(request(&in.InHeader, cancel), f.timeout, errTooSlow)
 	defer stop()
-	err := h.read(ctx, f.history, buf, off)
+	data, err := h.read(ctx, f.history, buf, off)
 	if err == nil {
-		return fuse.ReadResultData(buf), fuse.OK
+		return data, fuse.OK
 	}
 	select {
 	case <-cancel:
@@ -91,18 +92,41 @@ func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (f
 	return nil, fuse.EIO
 }
 
-// read fills buf, which lies within the file.
-func (h *historyFile) read(ctx context.Context, src History, buf []byte, off int64) error {
+// lent is an answer that lies in somebody else's memory. go-fuse writes it to
+// the kernel from there.
+type lent struct {
+	snapshot.View
+	size int
+}
+
+func (l *lent) Size() int                          { return l.size }
+func (l *lent) Done()                              { l.Release() }
+func (l *lent) Slices() ([][]byte, fuse.Status)    { return l.Parts, fuse.OK }
+func (l *lent) Bytes([]byte) ([]byte, fuse.Status) { return slices.Concat(l.Parts...), fuse.OK }
+
+// read gives as many bytes as buf, which lies within the file, has room for.
+func (h *historyFile) read(ctx context.Context, src History, buf []byte, off int64) (fuse.ReadResult, error) {
 	file, err := h.file(ctx, src)
 	if err != nil {
-		return fmt.Errorf("open content: %w", err)
+		return nil, fmt.Errorf("open content: %w", err)
 	}
-	n, err := file.ReadAtContext(ctx, buf, off)
-	if n == len(buf) {
-		return nil // io.EOF, if anything
+	if v, ok := file.(snapshot.Viewer); ok {
+		view, err := v.View(ctx, off, len(buf))
+		if err == nil {
+			return &lent{view, len(buf)}, nil
+		}
+		return nil, readError(err)
 	}
+	if n, err := file.ReadAtContext(ctx, buf, off); n < len(buf) {
+		return nil, readError(err)
+	}
+	return fuse.ReadResultVector([][]byte{buf}), nil
+}
+
+// readError is why not all was read. A short answer would look like the file's
+// end.
+func readError(err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
-		// A short answer would look like the file's end.
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("read content: %w", err)

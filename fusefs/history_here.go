@@ -233,18 +233,18 @@ func holds(infos []snapshot.Info, num int64) bool {
 
 // hereMoment is a link to the directory at n.path in a snapshot.
 func (f *historyFS) hereMoment(ctx context.Context, n *node, name string, info snapshot.Info) (child, error) {
-	id, err := entryID(true, info.Num, n.ever.Dir)
+	id, err := hereMomentID(info, n.ever.Dir)
 	if err != nil {
 		return child{}, err
 	}
-	c, err := f.fixedChild(ctx, name, id|bitSpecial)
+	c, err := f.fixedChild(ctx, name, id)
 	c.keep = briefly
 	return c, err
 }
 
 // hereMomentNode is what hereMoment made an id for.
 func (f *historyFS) hereMomentNode(ctx context.Context, id uint64) (node, error) {
-	_, num, dir := splitID(id)
+	num, dir := hereMomentOf(id)
 	at, err := f.history.DirPath(ctx, dir)
 	if err != nil {
 		return node{}, err

@@ -336,7 +336,7 @@ func (f *historyFS) snapshotChild(ctx context.Context, info snapshot.Info) (chil
 }
 
 func momentChild(name string, info snapshot.Info) (child, error) {
-	id, err := momentID(info.Num)
+	id, err := momentID(info)
 	if err != nil {
 		return child{}, err
 	}

@@ -2,6 +2,8 @@ package fusefs
 
 import (
 	"errors"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -16,6 +18,7 @@ const (
 
 	versionBits = 36
 	numBits     = 25
+	ordinalBits = 4
 	maxVersion  = 1<<versionBits - 1
 	maxNum      = 1<<numBits - 1
 
@@ -68,11 +71,21 @@ func splitID(id uint64) (rootView bool, num, version int64) {
 }
 
 // momentID computes the node id of a link to a snapshot's directory.
-func momentID(num int64) (uint64, error) {
-	if num <= 0 || num > maxNum {
+func momentID(info snapshot.Info) (uint64, error) {
+	if info.Num <= 0 || info.Num > maxNum {
 		return 0, errIDRange
 	}
-	return bitHistory | bitSpecial | bitMoment | uint64(num), nil
+	return bitHistory | bitSpecial | bitMoment | ordinal(info)<<numBits | uint64(info.Num), nil
+}
+
+// ordinal is the end of a snapshot's directory name, 2 in …_2, as far as it has
+// room in a node id. The kernel keeps where a link leads for as long as it
+// knows its id, and these names change when one of several snapshots in a
+// second goes.
+func ordinal(info snapshot.Info) uint64 {
+	_, end, _ := strings.Cut(info.Dir, "_")
+	n, _ := strconv.ParseUint(end, 10, 64) // 0 for none
+	return n & (1<<ordinalBits - 1)
 }
 
 // momentNum gives the snapshot number in a moment link's id.
@@ -92,6 +105,21 @@ func snapshotID(num int64) (uint64, error) {
 // snapshotNum gives the snapshot number in such an id.
 func snapshotNum(id uint64) (num int64, ok bool) {
 	return int64(id & maxNum), id&bitSpecial != 0 && id&bitSnapshot != 0 && id&(bitRootView|bitsByIndex) == 0
+}
+
+// hereMomentID computes the node id of a link to a directory of a snapshot.
+func hereMomentID(info snapshot.Info, dir int64) (uint64, error) {
+	if dir < 0 || dir > maxVersion>>ordinalBits {
+		return 0, errIDRange
+	}
+	id, err := entryID(true, info.Num, dir|int64(ordinal(info))<<(versionBits-ordinalBits))
+	return id | bitSpecial, err
+}
+
+// hereMomentOf gives the snapshot's and the directory's number in such an id.
+func hereMomentOf(id uint64) (num, dir int64) {
+	_, num, dir = splitID(id)
+	return num, dir & (maxVersion >> ordinalBits)
 }
 
 // isHereMoment tells whether an id is a snapshot's and a directory's numbers:

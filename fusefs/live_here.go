@@ -4,6 +4,7 @@ import (
 	"context"
 	"syscall"
 
+	"github.com/cespare/xxhash/v2"
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
@@ -18,10 +19,12 @@ var (
 )
 
 func newLiveHere(ctx context.Context, dir *liveNode, out *fuse.EntryOut) *fs.Inode {
-	of := dir.StableAttr()
+	of, p := dir.StableAttr(), dir.rel()
 	n := &liveHere{}
-	out.Attr = n.attr(dir.rel())
-	return dir.NewInode(ctx, n, fs.StableAttr{Mode: syscall.S_IFLNK, Ino: of.Ino ^ bitHistory, Gen: of.Gen})
+	out.Attr = n.attr(p)
+	// Where a link leads the kernel keeps, so it is another one in another place.
+	place := xxhash.Sum64String(p)
+	return dir.NewInode(ctx, n, fs.StableAttr{Mode: syscall.S_IFLNK, Ino: of.Ino ^ bitHistory, Gen: of.Gen ^ place})
 }
 
 // attr are the attributes of the link in the directory at p.

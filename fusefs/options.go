@@ -81,9 +81,11 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 		MaxWrite:      requestSize,
 		MaxReadAhead:  requestSize,
 		EnableAcl:     true,
-		Debug:         o.Debug,
-		Logger:        slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
-		MaxStackDepth: 1, // what lies below is no stacked file system itself
+
+		EnableSymlinkCaching: true, // a link never changes, only what has its name
+		Debug:                o.Debug,
+		Logger:               slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		MaxStackDepth:        1, // what lies below is no stacked file system itself
 		// MS_MGC_VAL is ignored; it keeps go-fuse from taking 0 for unset.
 		DirectMountFlags: flags | syscall.MS_MGC_VAL,
 	}

@@ -43,7 +43,10 @@ func isDamage(err error) bool { return errors.Is(err, snapshot.ErrDamaged) }
 // borgFile is a file's content with errors in snapshot's words.
 type borgFile struct{ f *borgio.File }
 
-var _ snapshot.File = borgFile{}
+var (
+	_ snapshot.File   = borgFile{}
+	_ snapshot.Viewer = borgFile{}
+)
 
 func (b borgFile) Size() int64  { return b.f.Size() }
 func (b borgFile) Close() error { return b.f.Close() }
@@ -54,6 +57,18 @@ func (b borgFile) ReadAtContext(ctx context.Context, p []byte, off int64) (int, 
 		err = classify(err)
 	}
 	return n, err
+}
+
+func (b borgFile) View(ctx context.Context, off int64, n int) (snapshot.View, error) {
+	v, err := b.f.View(ctx, off, n)
+	if err != nil {
+		v.Release()
+		if !errors.Is(err, io.EOF) {
+			err = classify(err)
+		}
+		return snapshot.View{}, err
+	}
+	return snapshot.View{Parts: v.Parts, Release: v.Release}, nil
 }
 
 func (b borgFile) WriteTo(w io.Writer) (int64, error) {

@@ -147,6 +147,19 @@ type File interface {
 	ReadAtContext(ctx context.Context, p []byte, off int64) (int, error)
 }
 
+// View is a range of a file's content, lent and not copied.
+type View struct {
+	Parts   [][]byte // in order, not to be written to
+	Release func()   // gives it back; its parts must not be used after that
+}
+
+// Viewer is a File that can lend what others copy out of it.
+type Viewer interface {
+	// View is ReadAtContext that lends n bytes from off on. It lends nothing
+	// where there is an error.
+	View(ctx context.Context, off int64, n int) (View, error)
+}
+
 // Node is an entry with its whole path, as a walk over a tree yields it.
 type Node struct {
 	Path string
