@@ -66,8 +66,8 @@
 //   - A snapshot never changes, so what the kernel has read from one it may
 //     keep. Only the history directory itself, its links, and the root of a
 //     mount that follows the newest snapshot change; the kernel is told.
-//   - The history side never answers ENOSYS: the kernel would stop sending
-//     that operation for the live side, too.
+//   - Beside a live tree the history side never answers ENOSYS: the kernel
+//     would stop sending that operation for the live side, too.
 //   - The live side opens its root once, before the mount. Everything is
 //     reached from there with openat2(2) and RESOLVE_NO_SYMLINKS, so that
 //     mounting over the directory itself works and no path leads out.

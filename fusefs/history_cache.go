@@ -48,7 +48,7 @@ func (c *entryCache) put(k entryKey, e snapshot.Entry) {
 	c.newer[k] = e
 }
 
-// handles gives out numbers for open files.
+// handles gives out numbers for open directories.
 type handles[T any] struct {
 	mu   sync.Mutex
 	last uint64

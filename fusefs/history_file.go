@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -15,19 +16,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// historyFile is an open regular file of a snapshot. Its content is opened at
-// the first read, so that opening needs the index only.
+// historyFile is a regular file of a snapshot that is being read.
 type historyFile struct {
 	id    uint64
 	num   int64
 	entry snapshot.Entry
+	log   *slog.Logger
+	users int // reads under way, and one more while it is among the recent files; guarded by them
 
 	opening chan struct{} // holds a token while the content is opened
 	content atomic.Pointer[snapshot.File]
 	warned  atomic.Bool
 }
 
+// Open is answered from the index alone; content is opened at the first read.
 func (f *historyFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	if f.unopened {
+		return fuse.ENOSYS // don't ask again: whatever there is may be read, as its mode says
+	}
 	if in.Flags&unix.O_ACCMODE != unix.O_RDONLY || in.Flags&unix.O_TRUNC != 0 {
 		return fuse.EROFS
 	}
@@ -38,32 +44,45 @@ func (f *historyFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Open
 	if n.entry.Mode&syscall.S_IFMT != syscall.S_IFREG {
 		return fuse.EINVAL
 	}
-	out.Fh = f.files.add(&historyFile{
-		id: n.id, num: n.num, entry: n.entry, opening: make(chan struct{}, 1),
-	})
 	out.OpenFlags = fuse.FOPEN_KEEP_CACHE | fuse.FOPEN_NOFLUSH
 	return fuse.OK
 }
 
-func (f *historyFS) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	h, ok := f.files.remove(in.Fh)
-	if !ok {
+func (*historyFS) Release(<-chan struct{}, *fuse.ReleaseIn) {}
+
+// file gives the regular file with a node id, to be left to recent.
+func (f *historyFS) file(ctx context.Context, id uint64) (*historyFile, error) {
+	if h, ok := f.recent.take(id); ok {
+		return h, nil
+	}
+	n, err := f.node(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if n.entry.Mode&syscall.S_IFMT != syscall.S_IFREG {
+		return nil, syscall.EINVAL
+	}
+	return f.recent.add(&historyFile{id: id, num: n.num, entry: n.entry, log: f.log, opening: make(chan struct{}, 1)}), nil
+}
+
+func (h *historyFile) close() {
+	file := h.content.Load()
+	if file == nil {
 		return
 	}
-	if file := h.content.Load(); file != nil {
-		if err := (*file).Close(); err != nil {
-			f.log.Warn("history: close", "snapshot", h.num, "name", h.entry.Name, "err", err)
-		}
+	if err := (*file).Close(); err != nil {
+		h.log.Warn("history: close", "snapshot", h.num, "name", h.entry.Name, "err", err)
 	}
 }
 
 var errTooSlow = errors.New("content did not arrive in time")
 
 func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
-	h, ok := f.files.get(in.Fh)
-	if !ok {
-		return nil, fuse.EBADF
+	h, err := f.file(request(&in.InHeader, cancel), in.NodeId)
+	if err != nil {
+		return nil, f.fail("read", in.NodeId, err)
 	}
+	defer f.recent.leave(h)
 	off := int64(in.Offset)
 	if off >= h.entry.Size {
 		return fuse.ReadResultData(nil), fuse.OK
@@ -73,6 +92,7 @@ func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (f
 	defer stop()
 	data, err := h.read(ctx, f.history, buf, off)
 	if err == nil {
+		h.warned.Store(false)
 		return data, fuse.OK
 	}
 	select {
@@ -83,8 +103,7 @@ func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (f
 	if errors.Is(context.Cause(ctx), errTooSlow) {
 		err = fmt.Errorf("%w (%s): %w", errTooSlow, f.timeout, err)
 	}
-	// One line for an open file is enough; a file manager tries it a
-	// hundred times.
+	// One line for a file is enough; a file manager tries it a hundred times.
 	if !h.warned.Swap(true) {
 		f.log.Warn("history: read", "snapshot", f.dirOf(ctx, h.num), "name", h.entry.Name,
 			"version", h.entry.Version, "offset", off, "err", err)
@@ -106,7 +125,7 @@ func (l *lent) Bytes([]byte) ([]byte, fuse.Status) { return slices.Concat(l.Part
 
 // read gives as many bytes as buf, which lies within the file, has room for.
 func (h *historyFile) read(ctx context.Context, src History, buf []byte, off int64) (fuse.ReadResult, error) {
-	file, err := h.file(ctx, src)
+	file, err := h.open(ctx, src)
 	if err != nil {
 		return nil, fmt.Errorf("open content: %w", err)
 	}
@@ -132,9 +151,9 @@ func readError(err error) error {
 	return fmt.Errorf("read content: %w", err)
 }
 
-// file opens the content if that has not been done. One that could not be
+// open opens the content if that has not been done. One that could not be
 // opened is tried again by the next read.
-func (h *historyFile) file(ctx context.Context, src History) (snapshot.File, error) {
+func (h *historyFile) open(ctx context.Context, src History) (snapshot.File, error) {
 	if file := h.content.Load(); file != nil {
 		return *file, nil
 	}
@@ -171,5 +190,11 @@ func (f *historyFS) dirOf(ctx context.Context, num int64) string {
 	return fmt.Sprintf("number %d: %v", num, fs.ErrNotExist)
 }
 
-func (*historyFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
+func (f *historyFS) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status {
+	if f.unopened {
+		return fuse.ENOSYS // nor this
+	}
+	return fuse.OK
+}
+
 func (*historyFS) Fsync(<-chan struct{}, *fuse.FsyncIn) fuse.Status { return fuse.OK }

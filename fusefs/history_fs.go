@@ -22,19 +22,23 @@ type historyFS struct {
 	alone   bool          // one archive without .s4/history
 	timeout time.Duration // for content
 
+	// unopened tells the kernel not to tell us that files are opened. It is for
+	// a whole mount, so there must be no live tree in it.
+	unopened bool
+
 	linksInside bool // absolute links lead to the same path in the snapshot
 	log         *slog.Logger
 
 	habits  *habits
 	entries entryCache
-	files   handles[*historyFile]
+	recent  recentFiles
 	dirs    handles[*historyDir]
 }
 
 var _ fuse.RawFileSystem = (*historyFS)(nil)
 
 func newHistoryFS(ctx context.Context, o *Options, log *slog.Logger) (*historyFS, error) {
-	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log, linksInside: o.linksInside, habits: &habits{}}
+	f := &historyFS{history: o.History, line: newLine(o.History, log), alone: o.OneArchive, timeout: o.ContentTimeout, log: log, linksInside: o.linksInside, habits: &habits{}, unopened: o.Live == nil}
 	if o.Live != nil {
 		return f, nil
 	}
@@ -46,7 +50,7 @@ func newHistoryFS(ctx context.Context, o *Options, log *slog.Logger) (*historyFS
 func (*historyFS) String() string        { return "history" }
 func (*historyFS) SetDebug(bool)         {}
 func (*historyFS) Init(*fuse.Server)     {}
-func (*historyFS) OnUnmount()            {}
+func (f *historyFS) OnUnmount()          { f.recent.dropAll() }
 func (*historyFS) Forget(uint64, uint64) {}
 
 // request makes a call's context: it ends when the caller is interrupted.

@@ -11,13 +11,13 @@ import (
 // Lseek finds holes and data, from the index alone. Where no holes are known,
 // all is data.
 func (f *historyFS) Lseek(cancel <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse.Status {
-	h, ok := f.files.get(in.Fh)
-	if !ok {
-		return fuse.EBADF
+	h, err := f.file(request(&in.InHeader, cancel), in.NodeId)
+	if err != nil {
+		return f.fail("lseek", in.NodeId, err)
 	}
+	defer f.recent.leave(h)
 	var extents []snapshot.Extent
 	if h.entry.Holes > 0 {
-		var err error
 		if extents, err = f.history.Content(request(&in.InHeader, cancel), h.entry.Version); err != nil {
 			return f.fail("lseek", h.id, err)
 		}
