@@ -29,13 +29,16 @@ const (
 )
 
 // dir calls fn with a descriptor (O_PATH) of the directory n.
-func (n *liveNode) dir(fn func(fd int) error) syscall.Errno {
+func (n *liveNode) dir(fn func(fd int) error) syscall.Errno { return n.dirBy(n.walk, fn) }
+
+// dirBy is dir with a way of opening the directory if no descriptor is kept.
+func (n *liveNode) dirBy(open func(flags int) (int, error), fn func(fd int) error) syscall.Errno {
 	if n.IsRoot() {
 		return errnoOf(fn(n.tree.root))
 	}
 	d := n.tree.dirs.take(n)
 	if d == nil {
-		fd, err := n.tree.open(n.rel(), unix.O_PATH|unix.O_DIRECTORY, 0)
+		fd, err := open(unix.O_PATH | unix.O_DIRECTORY)
 		if err != nil {
 			return errnoOf(err)
 		}

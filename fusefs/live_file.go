@@ -66,7 +66,7 @@ func (f *liveFile) Ioctl(_ context.Context, cmd uint32, _ uint64, in, out []byte
 }
 
 func (n *liveNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	fd, err := n.tree.open(n.rel(), int(flags)&openFlags, 0)
+	fd, err := n.walk(int(flags) & openFlags)
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}
@@ -102,6 +102,27 @@ func (n *liveNode) Create(ctx context.Context, name string, flags, mode uint32, 
 		return nil, nil, 0, errno
 	}
 	child := n.child(ctx, name, &x, out)
+	return child, child.Operations().(*liveNode).newFile(ctx, fd, flags), n.tree.openedAs(flags), 0
+}
+
+// Tmpfile makes a file without a name (O_TMPFILE); Link may give it one.
+func (n *liveNode) Tmpfile(ctx context.Context, flags, mode uint32, out *fuse.EntryOut) (*fs.Inode, fs.FileHandle, uint32, syscall.Errno) {
+	fd := -1
+	var x unix.Statx_t
+	errno := n.dir(func(dir int) (err error) {
+		how := int(flags)&(openFlags|unix.O_EXCL) | unix.O_TMPFILE | unix.O_CLOEXEC
+		if fd, err = unix.Openat(dir, ".", how, mode&0o7777); err != nil {
+			return err
+		}
+		return n.tree.settle(ctx, dir, fd, mode, &x)
+	})
+	if errno != 0 {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return nil, nil, 0, errno
+	}
+	child := n.child(ctx, "", &x, out)
 	return child, child.Operations().(*liveNode).newFile(ctx, fd, flags), n.tree.openedAs(flags), 0
 }
 

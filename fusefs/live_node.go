@@ -3,6 +3,7 @@ package fusefs
 import (
 	"context"
 	"errors"
+	"os"
 	"sync"
 	"syscall"
 
@@ -22,8 +23,10 @@ type liveNode struct {
 	tree  *liveTree
 	dotS4 bool // the root's .s4
 
+	// What follows lets a file without a name be reached.
 	mu   sync.Mutex
-	open map[*liveFile]struct{} // so that a file without a name can still be reached
+	open map[*liveFile]struct{}
+	last *os.File // O_PATH, of a directory, pipe or device when its name went; see hold
 }
 
 var (
@@ -31,6 +34,7 @@ var (
 	_ fs.NodeOpener          = (*liveNode)(nil)
 	_ fs.NodeOpendirHandler  = (*liveNode)(nil)
 	_ fs.NodeCreater         = (*liveNode)(nil)
+	_ fs.NodeTmpfiler        = (*liveNode)(nil)
 	_ fs.NodeMknoder         = (*liveNode)(nil)
 	_ fs.NodeMkdirer         = (*liveNode)(nil)
 	_ fs.NodeSymlinker       = (*liveNode)(nil)
@@ -48,25 +52,50 @@ var (
 	_ fs.NodeSetxattrer      = (*liveNode)(nil)
 	_ fs.NodeListxattrer     = (*liveNode)(nil)
 	_ fs.NodeRemovexattrer   = (*liveNode)(nil)
+	_ fs.NodeOnForgetter     = (*liveNode)(nil)
 	_ fs.FilePassthroughFder = (*liveFile)(nil)
 )
 
 // rel is the node's path from the root.
 func (n *liveNode) rel() string { return n.Path(n.Root()) }
 
+// walk opens the node where it is, whatever is renamed meanwhile.
+func (n *liveNode) walk(flags int) (int, error) {
+	n.tree.renaming.RLock()
+	defer n.tree.renaming.RUnlock()
+	return n.find(flags)
+}
+
+// find is walk for those who hold tree.renaming.
+func (n *liveNode) find(flags int) (int, error) {
+	fd, err := n.tree.open(n.rel(), flags, 0)
+	if err != nil {
+		return -1, err
+	}
+	// Another file may have come there, below the mount or after this one was
+	// deleted. The kernel looks the name up again when it is told so.
+	var x unix.Statx_t
+	if err = statEmpty(fd, &x); err == nil && n.tree.stable(&x) != n.StableAttr() {
+		err = syscall.ESTALE
+	}
+	if err != nil {
+		_ = unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
 // at calls fn with a descriptor (O_PATH) of the node.
 func (n *liveNode) at(fn func(fd int) error) syscall.Errno {
 	if n.IsRoot() {
 		return errnoOf(fn(n.tree.root))
 	}
-	fd, err := n.tree.open(n.rel(), unix.O_PATH, 0)
-	if errors.Is(err, unix.ENOENT) {
+	fd, err := n.walk(unix.O_PATH)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESTALE) {
 		// Deleted, but perhaps still open: fchmod(2) and its like carry no
-		// handle, so one is lent.
-		n.mu.Lock()
-		defer n.mu.Unlock()
-		for f := range n.open {
-			return f.with(func(fd int) error { return fn(fd) })
+		// handle.
+		if errno, ok := n.lent(fn); ok {
+			return errno
 		}
 	}
 	if err != nil {
@@ -77,6 +106,53 @@ func (n *liveNode) at(fn func(fd int) error) syscall.Errno {
 	return errno
 }
 
+// lent calls fn with a descriptor that is open anyway, if there is one.
+func (n *liveNode) lent(fn func(fd int) error) (errno syscall.Errno, ok bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for f := range n.open {
+		return f.with(fn), true
+	}
+	if n.last == nil {
+		return 0, false
+	}
+	return errnoOf(fn(int(n.last.Fd()))), true
+}
+
+// hold runs do, which takes a name in n away, and keeps what it stood for within
+// reach: the kernel opens pipes and devices itself, and somebody may work in a
+// directory. The kernel forgets what nobody uses.
+func (n *liveNode) hold(dir int, name string, do func() error) error {
+	child := n.GetChild(name)
+	if child == nil || child.Mode() == syscall.S_IFREG || child.Mode() == syscall.S_IFLNK {
+		return do()
+	}
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return do()
+	}
+	held := os.NewFile(uintptr(fd), "")
+	if err := do(); err != nil {
+		held.Close()
+		return err
+	}
+	if gone, ok := child.Operations().(*liveNode); ok {
+		held = gone.replaceLast(held)
+	}
+	held.Close()
+	return nil
+}
+
+func (n *liveNode) replaceLast(f *os.File) (old *os.File) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	old, n.last = n.last, f
+	return old
+}
+
+// OnForget is called when the kernel forgets the file.
+func (n *liveNode) OnForget() { n.replaceLast(nil).Close() }
+
 // child makes the node of a name in n.
 func (n *liveNode) child(ctx context.Context, name string, x *unix.Statx_t, out *fuse.EntryOut) *fs.Inode {
 	n.tree.attr(x, &out.Attr)
@@ -85,7 +161,7 @@ func (n *liveNode) child(ctx context.Context, name string, x *unix.Statx_t, out 
 
 func (n *liveNode) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, syscall.Errno) {
 	var x unix.Statx_t
-	errno := n.dir(func(dir int) error { return statName(dir, name, &x) })
+	errno := n.dirBy(n.find, func(dir int) error { return statName(dir, name, &x) }) // see mux.Lookup
 	if errno == syscall.ENOENT && name == dotS4 && !n.IsRoot() && n.tree.hasPast(ctx, n.rel()) {
 		return newLiveHere(ctx, n, out), 0
 	}
@@ -144,14 +220,10 @@ func (n *liveNode) Link(ctx context.Context, target fs.InodeEmbedder, name strin
 	if !ok {
 		return nil, syscall.EXDEV
 	}
-	oldName, oldParent := from.Parent()
-	if oldParent == nil {
-		return nil, syscall.ENOENT
-	}
 	var x unix.Statx_t
-	errno := oldParent.Operations().(*liveNode).dir(func(oldDir int) error {
+	errno := from.source(func(oldDir int, oldName string, follow int) error {
 		return bare(n.dir(func(dir int) error {
-			if err := unix.Linkat(oldDir, oldName, dir, name, 0); err != nil {
+			if err := unix.Linkat(oldDir, oldName, dir, name, follow); err != nil {
 				return err
 			}
 			return statName(dir, name, &x)
@@ -163,12 +235,31 @@ func (n *liveNode) Link(ctx context.Context, target fs.InodeEmbedder, name strin
 	return n.child(ctx, name, &x, out), 0
 }
 
+// source calls fn with what linkat(2) needs to give the file a further name. One
+// that has none, made with O_TMPFILE, is there through its descriptor alone.
+func (n *liveNode) source(fn func(dir int, name string, flags int) error) syscall.Errno {
+	if name, parent := n.Parent(); parent != nil {
+		return parent.Operations().(*liveNode).dir(func(dir int) error { return fn(dir, name, 0) })
+	}
+	errno, ok := n.lent(func(fd int) error { return fn(unix.AT_FDCWD, procPath(fd), unix.AT_SYMLINK_FOLLOW) })
+	if !ok {
+		return syscall.ENOENT
+	}
+	return errno
+}
+
 func (n *liveNode) Unlink(_ context.Context, name string) syscall.Errno {
-	return n.dir(func(dir int) error { return unix.Unlinkat(dir, name, 0) })
+	return n.remove(name, 0)
 }
 
 func (n *liveNode) Rmdir(_ context.Context, name string) syscall.Errno {
-	return n.dir(func(dir int) error { return unix.Unlinkat(dir, name, unix.AT_REMOVEDIR) })
+	return n.remove(name, unix.AT_REMOVEDIR)
+}
+
+func (n *liveNode) remove(name string, flags int) syscall.Errno {
+	return n.dir(func(dir int) error {
+		return n.hold(dir, name, func() error { return unix.Unlinkat(dir, name, flags) })
+	})
 }
 
 func (n *liveNode) Rename(_ context.Context, name string, newParent fs.InodeEmbedder, newName string, flags uint32) syscall.Errno {
@@ -176,9 +267,13 @@ func (n *liveNode) Rename(_ context.Context, name string, newParent fs.InodeEmbe
 	if !ok {
 		return syscall.EXDEV
 	}
-	return n.dir(func(oldDir int) error {
-		return bare(to.dir(func(newDir int) error {
-			return unix.Renameat2(oldDir, name, newDir, newName, uint(flags))
+	return n.dirBy(n.find, func(oldDir int) error { // see mux.Rename
+		return bare(to.dirBy(to.find, func(newDir int) error {
+			move := func() error { return unix.Renameat2(oldDir, name, newDir, newName, uint(flags)) }
+			if flags != 0 {
+				return move() // nothing is replaced
+			}
+			return to.hold(newDir, newName, move)
 		}))
 	})
 }

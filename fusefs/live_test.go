@@ -18,9 +18,8 @@ import (
 )
 
 // posixSkips are those of go-fuse's suite that do not fit, and why. Two more
-// may skip themselves: Tmpfile, because O_TMPFILE is refused (a file made so
-// could not be linked into the tree afterwards, as its users expect), and
-// XAttrLarge where the file system below has no room for such attributes.
+// may skip themselves: Tmpfile before Linux 6.2, and XAttrLarge where the file
+// system below has no room for such attributes.
 var posixSkips = map[string]string{
 	"FcntlFlockLocksFile": "wants F_SETLK to conflict within one process, as only locks of open files do; " +
 		"here it behaves as on a disk: see TestLocks",

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fs"
@@ -27,6 +28,11 @@ type liveTree struct {
 
 	habits *habits
 	dirs   openDirs
+
+	// renaming is held for writing while a name moves, on the disk and then in
+	// go-fuse's tree, and for reading while a path is made from that tree and
+	// opened: between the two the path leads nowhere, or elsewhere.
+	renaming sync.RWMutex
 
 	// hasPast tells whether the past has a directory at a path.
 	hasPast func(ctx context.Context, path string) bool

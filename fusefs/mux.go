@@ -71,7 +71,7 @@ func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 			return fuse.OK
 		}
 	}
-	st := m.side(h.NodeId).Lookup(cancel, h, name, out)
+	st := m.lookup(cancel, h, name, out)
 	if st == fuse.OK && !isHistory(h.NodeId) && out.Mode&syscall.S_IFMT != syscall.S_IFDIR {
 		m.history.habits.look(h.Pid, h.NodeId)
 	}
@@ -79,6 +79,17 @@ func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out 
 		m.dotS4.Store(out.NodeId) // another one, if it was replaced below the mount
 	}
 	return st
+}
+
+// lookup keeps the live side's answer true until it is noted: the kernel looks a
+// name that it knows up again without a lock on the directory, beside a rename.
+func (m *mux) lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if isHistory(h.NodeId) {
+		return m.history.Lookup(cancel, h, name, out)
+	}
+	m.tree.renaming.RLock()
+	defer m.tree.renaming.RUnlock()
+	return m.live.Lookup(cancel, h, name, out)
 }
 
 func (m *mux) isDotS4(id uint64) bool { return id == m.dotS4.Load() && id != 0 }
@@ -193,7 +204,12 @@ func (m *mux) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName
 	if st := m.mayRemove(in.Newdir, newName); st != fuse.OK {
 		return st
 	}
-	return m.side(in.NodeId).Rename(cancel, in, oldName, newName)
+	if isHistory(in.NodeId) {
+		return m.history.Rename(cancel, in, oldName, newName)
+	}
+	m.tree.renaming.Lock()
+	defer m.tree.renaming.Unlock()
+	return m.live.Rename(cancel, in, oldName, newName)
 }
 
 func (m *mux) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {

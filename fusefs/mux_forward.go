@@ -55,6 +55,7 @@ func (m *mux) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out
 }
 
 func (m *mux) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
+	in.Mode = m.masked(cancel, &in.InHeader, in.Mode, in.Umask)
 	return m.side(in.NodeId).Tmpfile(cancel, in, out)
 }
 
