@@ -87,8 +87,33 @@ func (t *liveTree) rawFS(opts *fs.Options) (fuse.RawFileSystem, error) {
 	return fs.NewNodeFS(&liveNode{tree: t}, opts), nil
 }
 
-// open opens a path relative to the root, following no link anywhere.
+// open opens a path relative to the root, following no link anywhere. A path
+// may be longer than one call takes.
 func (t *liveTree) open(rel string, flags int, mode uint32) (int, error) {
+	dir, borrowed := t.root, true
+	for len(rel) >= unix.PathMax {
+		cut := strings.LastIndexByte(rel[:unix.PathMax-1], '/')
+		if cut <= 0 {
+			break // no name is that long
+		}
+		next, err := openBelow(dir, rel[:cut], unix.O_PATH|unix.O_DIRECTORY, 0)
+		if !borrowed {
+			_ = unix.Close(dir)
+		}
+		if err != nil {
+			return -1, err
+		}
+		dir, borrowed, rel = next, false, rel[cut+1:]
+	}
+	fd, err := openBelow(dir, rel, flags, mode)
+	if !borrowed {
+		_ = unix.Close(dir)
+	}
+	return fd, err
+}
+
+// openBelow opens a path, "" being the directory itself.
+func openBelow(dir int, rel string, flags int, mode uint32) (int, error) {
 	if rel == "" {
 		rel = "."
 	}
@@ -98,7 +123,7 @@ func (t *liveTree) open(rel string, flags int, mode uint32) (int, error) {
 		Resolve: unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_BENEATH,
 	}
 	for {
-		fd, err := unix.Openat2(t.root, rel, &how)
+		fd, err := unix.Openat2(dir, rel, &how)
 		if err == unix.EINTR || err == unix.EAGAIN { // a rename beside us
 			continue
 		}
