@@ -247,5 +247,21 @@ func (m *mux) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	if in.NodeId == fuse.FUSE_ROOT_ID && attr == XattrRoot {
 		return fuse.EPERM
 	}
-	return m.side(in.NodeId).SetXAttr(cancel, in, attr, data)
+	st := m.side(in.NodeId).SetXAttr(cancel, in, attr, data)
+	if st == fuse.OK && in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 {
+		return m.clearSetgid(cancel, &in.InHeader)
+	}
+	return st
+}
+
+// clearSetgid is for one who sets an ACL and is not in the file's group. The file
+// system below would do it for the caller, but not for us.
+func (m *mux) clearSetgid(cancel <-chan struct{}, h *fuse.InHeader) fuse.Status {
+	var now fuse.AttrOut
+	if st := m.live.GetAttr(cancel, &fuse.GetAttrIn{InHeader: *h}, &now); st != fuse.OK || now.Mode&syscall.S_ISGID == 0 {
+		return st
+	}
+	var set fuse.SetAttrIn
+	set.InHeader, set.Valid, set.Mode = *h, fuse.FATTR_MODE, now.Mode&0o7777&^syscall.S_ISGID
+	return m.live.SetAttr(cancel, &set, &now)
 }

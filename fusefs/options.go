@@ -90,8 +90,8 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 		DirectMountFlags: flags | syscall.MS_MGC_VAL,
 	}
 	if o.Live != nil {
-		// See mux.masked, and live_setid.go.
-		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2
+		// See mux.masked, live_setid.go and mux.clearSetgid.
+		opts.ExtraCapabilities |= fuse.CAP_DONT_MASK | fuse.CAP_HANDLE_KILLPRIV_V2 | fuse.CAP_SETXATTR_EXT
 	}
 	if os.Geteuid() != 0 {
 		opts.Options = append(opts.Options, forHelper...)
