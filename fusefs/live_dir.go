@@ -34,7 +34,7 @@ var (
 const direntBuffer = 16 << 10
 
 func (n *liveNode) OpendirHandle(ctx context.Context, _ uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	fd, err := n.walk(unix.O_RDONLY | unix.O_DIRECTORY)
+	fd, err := n.openIt(unix.O_RDONLY | unix.O_DIRECTORY)
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}

@@ -66,7 +66,7 @@ func (f *liveFile) Ioctl(_ context.Context, cmd uint32, _ uint64, in, out []byte
 }
 
 func (n *liveNode) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32, syscall.Errno) {
-	fd, err := n.walk(int(flags) & openFlags)
+	fd, err := n.openIt(int(flags) & openFlags)
 	if err != nil {
 		return nil, 0, errnoOf(err)
 	}

@@ -26,7 +26,7 @@ type liveNode struct {
 	// What follows lets a file without a name be reached.
 	mu   sync.Mutex
 	open map[*liveFile]struct{}
-	last *os.File // O_PATH, of a directory, pipe or device when its name went; see hold
+	last *os.File // O_PATH; see hold
 }
 
 var (
@@ -119,12 +119,29 @@ func (n *liveNode) lent(fn func(fd int) error) (errno syscall.Errno, ok bool) {
 	return errnoOf(fn(int(n.last.Fd()))), true
 }
 
+// openIt opens what the kernel found, also if it was replaced or deleted since.
+func (n *liveNode) openIt(flags int) (fd int, err error) {
+	fd, err = n.walk(flags)
+	if _, parent := n.Parent(); err == nil || parent != nil {
+		return fd, err
+	}
+	errno, ok := n.lent(func(at int) error {
+		fd, err = unix.Open(procPath(at), flags|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if ok {
+		err = bare(errno)
+	}
+	return fd, err
+}
+
 // hold runs do, which takes a name in n away, and keeps what it stood for within
-// reach: the kernel opens pipes and devices itself, and somebody may work in a
-// directory. The kernel forgets what nobody uses.
-func (n *liveNode) hold(dir int, name string, do func() error) error {
+// reach until the kernel forgets it. The kernel opens pipes and devices itself,
+// and somebody may work in a directory. A file is held if it is replaced: who
+// opens it at that moment gets the old one or the new, but gets one.
+func (n *liveNode) hold(dir int, name string, replaced bool, do func() error) error {
 	child := n.GetChild(name)
-	if child == nil || child.Mode() == syscall.S_IFREG || child.Mode() == syscall.S_IFLNK {
+	if child == nil || child.Mode() == syscall.S_IFREG && !replaced || child.Mode() == syscall.S_IFLNK {
 		return do()
 	}
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -258,7 +275,7 @@ func (n *liveNode) Rmdir(_ context.Context, name string) syscall.Errno {
 
 func (n *liveNode) remove(name string, flags int) syscall.Errno {
 	return n.dir(func(dir int) error {
-		return n.hold(dir, name, func() error { return unix.Unlinkat(dir, name, flags) })
+		return n.hold(dir, name, false, func() error { return unix.Unlinkat(dir, name, flags) })
 	})
 }
 
@@ -273,7 +290,7 @@ func (n *liveNode) Rename(_ context.Context, name string, newParent fs.InodeEmbe
 			if flags != 0 {
 				return move() // nothing is replaced
 			}
-			return to.hold(newDir, newName, move)
+			return to.hold(newDir, newName, true, move)
 		}))
 	})
 }

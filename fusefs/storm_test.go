@@ -39,6 +39,7 @@ func storm(t *testing.T, top string, long time.Duration) {
 	for _, dir := range []string{"one/deep/er", "two", "three"} {
 		write(t, filepath.Join(top, dir, "file"), "content")
 	}
+	write(t, filepath.Join(top, "saved"), "content")
 	if err := os.Link(filepath.Join(top, "one/deep/er/file"), filepath.Join(top, "two/link")); err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +74,22 @@ func storm(t *testing.T, top string, long time.Duration) {
 	forever("exchange", func(int) error {
 		return unix.Renameat2(unix.AT_FDCWD, filepath.Join(top, "one"), unix.AT_FDCWD, filepath.Join(top, "two"), unix.RENAME_EXCHANGE)
 	})
+	forever("save", func(i int) error {
+		next := filepath.Join(top, "next")
+		if err := os.WriteFile(next, []byte("content"), 0o600); err != nil {
+			return err
+		}
+		return os.Rename(next, filepath.Join(top, "saved"))
+	})
+	for range 2 {
+		forever("read what is saved", func(int) error {
+			data, err := os.ReadFile(filepath.Join(top, "saved"))
+			if err == nil && string(data) != "content" {
+				return fmt.Errorf("read %q", data)
+			}
+			return err
+		})
+	}
 	for worker := range 3 {
 		forever("work by descriptor", func(i int) error { return workIn(deep.root, worker, i) })
 	}

@@ -1,0 +1,106 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inhabited is a volume with a remote on the same disk, for tests written in Go.
+type inhabited struct {
+	t    *testing.T
+	dir  string // of the volume
+	repo string
+	env  []string
+}
+
+func newInhabited(t *testing.T) *inhabited {
+	t.Helper()
+	need(t, "borg", "fusermount3")
+	needFUSE(t)
+	top := t.TempDir()
+	v := &inhabited{t: t, dir: filepath.Join(top, "v"), repo: filepath.Join(top, "remote/v")}
+	v.env = append(os.Environ(),
+		"HOME="+filepath.Join(top, "home"), "XDG_CACHE_HOME="+filepath.Join(top, "cache"),
+		"XDG_CONFIG_HOME="+filepath.Join(top, "config"), "XDG_STATE_HOME="+filepath.Join(top, "state"),
+		"BORG_BASE_DIR="+filepath.Join(top, "borg"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
+		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
+		"LC_ALL=C", "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
+	for _, dir := range []string{v.dir, filepath.Join(top, "remote"), filepath.Join(top, "home")} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { unmountBelow(t, top) })
+	v.run("s4", "init")
+	v.run("s4", "remote", "add", "origin", filepath.Join(top, "remote"))
+	return v
+}
+
+// try runs a program in the volume and gives what it printed.
+func (v *inhabited) try(args ...string) (string, error) {
+	ctx, stop := context.WithTimeout(context.Background(), 3*time.Minute)
+	defer stop()
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
+	if args[0] == "s4" {
+		cmd.Path, cmd.Err = filepath.Join(bin, "s4"), nil
+	}
+	cmd.Dir, cmd.Env = v.dir, v.env
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	cmd.WaitDelay = time.Second // a daemon may hold the pipe
+	err := cmd.Run()
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil
+	}
+	return out.String(), err
+}
+
+func (v *inhabited) run(args ...string) string {
+	v.t.Helper()
+	out, err := v.try(args...)
+	if err != nil {
+		v.t.Fatalf("%q: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+// umount ends the mount at a directory, from outside: who stands in it keeps it.
+func (v *inhabited) umount(mountpoint string) string {
+	v.t.Helper()
+	return v.run("sh", "-c", `cd / && s4 umount "$0"`, mountpoint)
+}
+
+// daemon is the process that serves the mount at a directory.
+func (v *inhabited) daemon(mountpoint string) int {
+	v.t.Helper()
+	buf := make([]byte, 100)
+	n, err := unix.Getxattr(mountpoint, "user.s4.root", buf)
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.Split(string(buf[:n]), "/")[2])
+	if err != nil {
+		v.t.Fatal(err)
+	}
+	return pid
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", limit, what)
+		}
+	}
+}
