@@ -17,6 +17,9 @@ import (
 // absolute symbolic links in a snapshot inside it.
 const transformSymlinks = "transform_symlinks"
 
+// debug is the mount option, named as libfuse does, that logs every request.
+const debug = "debug"
+
 // mountFlags are the options of mount(8) that are bits of the mount(2) call:
 // what they set and what they clear.
 var mountFlags = map[string]struct{ set, clear uintptr }{
@@ -37,6 +40,7 @@ var mountFlags = map[string]struct{ set, clear uintptr }{
 	"allow_other": {},
 
 	transformSymlinks: {},
+	debug:             {},
 
 	"default_permissions": {}, // always on
 }
@@ -54,7 +58,7 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 			flag, ok := mountFlags[opt]
 			if !ok {
 				return nil, hint.With(fmt.Errorf("%w: unknown mount option %q", snapshot.ErrUsage, opt),
-					"known are allow_other, transform_symlinks, ro, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites")
+					"known are allow_other, transform_symlinks, debug, ro, nosuid, nodev, noexec, noatime, sync, dirsync and their opposites")
 			}
 			flags = flags&^flag.clear | flag.set
 			switch opt {
@@ -62,6 +66,8 @@ func (o *Options) fuseOptions() (*fuse.MountOptions, error) {
 				allowOther = true
 			case transformSymlinks:
 				o.linksInside = true
+			case debug:
+				o.Debug = true
 			}
 			if flag.set|flag.clear != 0 {
 				forHelper = append(forHelper, opt)
