@@ -71,6 +71,10 @@
 //   - The live side opens its root once, before the mount. Everything is
 //     reached from there with openat2(2) and RESOLVE_NO_SYMLINKS, so that
 //     mounting over the directory itself works and no path leads out.
+//   - A path is made from go-fuse's tree and opened while nothing is renamed
+//     through the mount, and the file found is the one that was meant, or the
+//     kernel looks again: others may have put another file there.
+//   - What was deleted or replaced can be used as long as somebody uses it.
 //
 // Linux 5.8 or newer is needed; reads and writes bypass this process
 // (passthrough) from 6.9 on when it runs as root.

@@ -120,19 +120,26 @@ func (n *liveNode) lent(fn func(fd int) error) (errno syscall.Errno, ok bool) {
 }
 
 // openIt opens what the kernel found, also if it was replaced or deleted since.
+// That may take its time, and holds nobody up.
 func (n *liveNode) openIt(flags int) (fd int, err error) {
-	fd, err = n.walk(flags)
-	if _, parent := n.Parent(); err == nil || parent != nil {
+	reopen := func(at int) (err error) {
+		for fd, err = unix.Open(procPath(at), flags|unix.O_CLOEXEC, 0); err == unix.EINTR; {
+			fd, err = unix.Open(procPath(at), flags|unix.O_CLOEXEC, 0)
+		}
+		return err
+	}
+	at, err := n.walk(unix.O_PATH)
+	if err == nil {
+		err = reopen(at)
+		_ = unix.Close(at) // O_PATH: there is nothing to lose
 		return fd, err
 	}
-	errno, ok := n.lent(func(at int) error {
-		fd, err = unix.Open(procPath(at), flags|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if ok {
-		err = bare(errno)
+	if _, parent := n.Parent(); parent == nil {
+		if errno, ok := n.lent(reopen); ok {
+			return fd, bare(errno)
+		}
 	}
-	return fd, err
+	return -1, err
 }
 
 // hold runs do, which takes a name in n away, and keeps what it stood for within
