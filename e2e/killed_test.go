@@ -20,6 +20,7 @@ import (
 // TestMountKilled kills the mount's process while files are written: what was
 // synced is there, nothing else changed, and s4 takes the dead mount away.
 func TestMountKilled(t *testing.T) {
+	t.Parallel()
 	need(t, "rsync")
 	v := newInhabited(t)
 	elsewhere := filepath.Join(filepath.Dir(v.dir), "mnt")

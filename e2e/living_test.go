@@ -11,6 +11,7 @@ import (
 // TestLivingInIt does a day's work in a volume that is mounted over itself, and
 // finds it whole below when the mount is gone.
 func TestLivingInIt(t *testing.T) {
+	t.Parallel()
 	need(t, "git", "make", "cc", "sqlite3", "dpkg-deb", "dpkg", "rsync", "tar", "setfacl", "setfattr")
 	if os.Geteuid() != 0 {
 		missing(t, "not root")

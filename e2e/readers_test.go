@@ -33,12 +33,13 @@ type knownSnapshot struct {
 // pushed and old ones deleted beside them. Every byte is compared; only of a
 // snapshot that is deleted may reading fail.
 func TestManyReaders(t *testing.T) {
-	long, limit := 35*time.Second, 150
+	t.Parallel()
+	long, limit := 25*time.Second, 150
 	if testing.Short() {
 		long = 8 * time.Second
 	}
 	if raceEnabled {
-		limit = 1000 // the detector remembers what each thread did with each byte
+		limit = 300 // the detector remembers what each thread did with each byte
 	}
 	v := newInhabited(t)
 	known := &readersKnown{live: map[string][]byte{}}
@@ -73,7 +74,7 @@ func TestManyReaders(t *testing.T) {
 	if peak > limit {
 		t.Errorf("the mount took %d MiB, more than %d", peak, limit)
 	}
-	eventually(t, 10*time.Second, fmt.Sprint(files, " descriptors again"), func() bool { return daemonFiles(t, v, pid) <= files })
+	eventually(t, 30*time.Second, fmt.Sprint(files, " descriptors again"), func() bool { return daemonFiles(t, v, pid) <= files })
 	v.umount(mnt)
 }
 
@@ -113,7 +114,7 @@ func (k *readersKnown) push(t *testing.T, v *inhabited, mnt string, round int) {
 	list := strings.Fields(v.run("borg", "list", "--short", v.repo))
 	s.archive = list[len(list)-1]
 	s.name = s.archive[len("v-"):strings.LastIndexByte(s.archive, '-')]
-	eventually(t, 10*time.Second, s.name+" is shown", func() bool {
+	eventually(t, 30*time.Second, s.name+" is shown", func() bool {
 		_, err := os.Stat(filepath.Join(mnt, ".s4/history", s.name))
 		return err == nil
 	})
