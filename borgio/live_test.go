@@ -191,4 +191,13 @@ func TestWritersGoOn(t *testing.T) {
 		}
 		check(r)
 	}
+	held, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range held {
+		if to, _ := os.Readlink(fd); strings.HasPrefix(to, repo) && strings.HasSuffix(to, "(deleted)") {
+			t.Errorf("%s is kept", to)
+		}
+	}
 }

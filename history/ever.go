@@ -158,7 +158,7 @@ func (h *History) inEachChain(ctx context.Context, path string, f func(num int64
 			}
 			found = found || err == nil
 		}
-		if len(done) == len(h.sources) {
+		if len(done) == len(h.joined()) {
 			break
 		}
 	}

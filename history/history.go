@@ -27,19 +27,19 @@ type Options struct {
 // History is one time line over several sources. All methods are safe for
 // concurrent use.
 type History struct {
-	x       *index.Index
-	sources []snapshot.Source
-	log     *slog.Logger
-	loc     *time.Location
-	now     func() time.Time
+	x   *index.Index
+	log *slog.Logger
+	loc *time.Location
+	now func() time.Time
 
 	ctx    context.Context // ends at Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
 	lineMu  sync.Mutex
-	line    *timeline // nil before the first use
-	version int64     // of the index's data when line was made
+	sources []snapshot.Source // replaced by a longer one, never changed
+	line    *timeline         // nil before the first use
+	version int64             // of the index's data when line was made
 
 	jobMu  sync.Mutex
 	jobs   map[int64]*job // trees being read, by snapshot number
@@ -75,6 +75,25 @@ func New(o Options) *History {
 	return h
 }
 
+// Join adds a source that was met since; one that is there already changes
+// nothing. It stays the caller's.
+func (h *History) Join(s snapshot.Source) {
+	if h.source(s.ID()) != nil {
+		return
+	}
+	h.lineMu.Lock()
+	defer h.lineMu.Unlock()
+	h.sources = append(slices.Clip(h.sources), s)
+	h.line = nil
+}
+
+// joined gives the sources.
+func (h *History) joined() []snapshot.Source {
+	h.lineMu.Lock()
+	defer h.lineMu.Unlock()
+	return h.sources
+}
+
 // Close ends what still runs and waits for it. Sources and index stay open.
 func (h *History) Close() error {
 	h.jobMu.Lock()
@@ -88,9 +107,10 @@ func (h *History) Close() error {
 // Refresh asks every source what it holds and tells the index. The error joins
 // those of the sources that could not answer; what is known of them stays.
 func (h *History) Refresh(ctx context.Context) error {
-	errs := make([]error, len(h.sources))
+	sources := h.joined()
+	errs := make([]error, len(sources))
 	var wg sync.WaitGroup
-	for i, s := range h.sources {
+	for i, s := range sources {
 		wg.Go(func() {
 			if err := h.refresh(ctx, s); err != nil {
 				errs[i] = fmt.Errorf("source %s: %w", s.ID(), err)
@@ -148,6 +168,7 @@ func (h *History) timeline(ctx context.Context) (*timeline, error) {
 	h.lineMu.Lock()
 	line := h.line
 	fresh := line != nil && h.version == version
+	sources := h.sources
 	h.lineMu.Unlock()
 	if fresh {
 		return line, nil
@@ -156,18 +177,20 @@ func (h *History) timeline(ctx context.Context) (*timeline, error) {
 	if err != nil {
 		return nil, fmt.Errorf("time line: %w", err)
 	}
-	line = h.merge(all)
+	line = merge(all, sources)
 	h.lineMu.Lock()
-	h.line, h.version = line, version
+	if len(h.sources) == len(sources) {
+		h.line, h.version = line, version
+	}
 	h.lineMu.Unlock()
 	return line, nil
 }
 
 // merge makes one line of what the sources hold. A snapshot in two of them is
 // taken from the one that is indexed, then from the first.
-func (h *History) merge(all []snapshot.Info) *timeline {
-	rank := make(map[string]int, len(h.sources))
-	for i, s := range h.sources {
+func merge(all []snapshot.Info, sources []snapshot.Source) *timeline {
+	rank := make(map[string]int, len(sources))
+	for i, s := range sources {
 		rank[s.ID()] = i
 	}
 	groups := map[string][][]snapshot.Info{} // by ID; a source that has one twice has two
@@ -231,7 +254,7 @@ func compareBool(a, b bool) int {
 
 // source gives the source with that id, nil when it is not among ours.
 func (h *History) source(id string) snapshot.Source {
-	for _, s := range h.sources {
+	for _, s := range h.joined() {
 		if s.ID() == id {
 			return s
 		}

@@ -18,7 +18,6 @@ var (
 )
 
 func testResolver() *resolver {
-	h := &History{sources: []snapshot.Source{&fakeSource{id: "s"}}}
 	var all []snapshot.Info
 	for i, s := range []struct{ at, name, handle string }{
 		{"2026-10-30T12:00:00Z", "old", "aaaa1111"},
@@ -36,7 +35,7 @@ func testResolver() *resolver {
 		}
 		all = append(all, snapshot.Info{Num: int64(i + 1), ID: s.handle, Handle: s.handle, Name: s.name, Source: "s", Time: at})
 	}
-	return &resolver{timeline: h.merge(all), now: testNow, loc: testZone}
+	return &resolver{timeline: merge(all, []snapshot.Source{&fakeSource{id: "s"}}), now: testNow, loc: testZone}
 }
 
 func TestResolve(t *testing.T) {

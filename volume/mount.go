@@ -25,6 +25,7 @@ import (
 const (
 	pollLocal  = 2 * time.Second
 	pollRemote = time.Minute
+	pollState  = 500 * time.Millisecond // for a repository that was not met before
 )
 
 // MountOptions choose how to mount.
@@ -64,7 +65,9 @@ func (v *Volume) Mount(ctx context.Context, o MountOptions) error {
 		return err
 	}
 	v.unlockKeys(ctx, past, o.Report)
-	return past.serve(ctx, mountpoint, o, fusefs.Options{Live: live, FSName: "s4:" + v.Name()}, v.access)
+	// Its own name may lead to the mount soon.
+	state := &stateFile{path: fmt.Sprintf("/proc/self/fd/%d/%s/state.json", live.Fd(), LocalDir)}
+	return past.serve(ctx, mountpoint, o, fusefs.Options{Live: live, FSName: "s4:" + v.Name()}, state)
 }
 
 // unlockKeys opens the repositories whose passphrase has to be asked for,
@@ -113,7 +116,7 @@ func MountRepository(ctx context.Context, url string, o MountOptions, a *reach.A
 	if err := past.ensureRoot(ctx, fo.Snapshot, o.Report); err != nil {
 		return err
 	}
-	return past.serve(ctx, o.Mountpoint, o, fo, a)
+	return past.serve(ctx, o.Mountpoint, o, fo, nil)
 }
 
 // chosen is the snapshot that ::ARCHIVE or --at names.
@@ -161,16 +164,16 @@ func (p *Past) ensure(ctx context.Context, s *snapshot.Info, report Reporter) er
 }
 
 // serve mounts and stays until the end, looking for news meanwhile.
-func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo fusefs.Options, a *reach.Access) error {
+func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo fusefs.Options, known *stateFile) error {
 	fo.History = p
-	fo.AllowOther, fo.MountOptions, fo.Logger = o.AllowOther, o.Options, a.Log()
+	fo.AllowOther, fo.MountOptions, fo.Logger = o.AllowOther, o.Options, p.log
 	server, err := fusefs.Mount(mountpoint, fo)
 	if err != nil {
 		return fmt.Errorf("mount at %s: %w", mountpoint, err)
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	var workers sync.WaitGroup
-	workers.Go(func() { p.follow(ctx, a) })
+	workers.Go(func() { p.follow(ctx, known) })
 	workers.Go(func() {
 		<-ctx.Done()
 		err := server.Unmount()
@@ -180,7 +183,7 @@ func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo 
 			err = fusefs.Unmount(mountpoint, true)
 		}
 		if err != nil {
-			a.Log().Warn("unmount", "mountpoint", mountpoint, "error", err)
+			p.log.Warn("unmount", "mountpoint", mountpoint, "error", err)
 		}
 	})
 	if o.Ready != nil {
@@ -195,25 +198,25 @@ func (p *Past) serve(ctx context.Context, mountpoint string, o MountOptions, fo 
 }
 
 // follow keeps the time line up to date while a mount lives.
-func (p *Past) follow(ctx context.Context, a *reach.Access) {
-	poll := pollLocal
-	if p.Remote {
-		poll = pollRemote
-	}
-	tick := time.NewTicker(poll)
+func (p *Past) follow(ctx context.Context, known *stateFile) {
+	tick := time.NewTicker(pollState)
 	defer tick.Stop()
 	trouble := ""
+	var looked time.Time
 	for {
-		err := p.Refresh(ctx)
-		err = errors.Join(err, p.fill(ctx, Reporter{}))
-		if ctx.Err() != nil {
-			return
-		}
-		// The same trouble every minute is said once.
-		if now := fmt.Sprint(err); now != trouble {
-			trouble = now
-			if err != nil {
-				a.Log().Warn("look for news", "error", err)
+		met, err := p.meetNew(known)
+		if met || time.Since(looked) >= p.poll() {
+			looked = time.Now()
+			err = errors.Join(err, p.Refresh(ctx), p.fill(ctx, Reporter{}))
+			if ctx.Err() != nil {
+				return
+			}
+			// The same trouble every minute is said once.
+			if now := fmt.Sprint(err); now != trouble {
+				trouble = now
+				if err != nil {
+					p.log.Warn("look for news", "error", err)
+				}
 			}
 		}
 		select {
@@ -222,6 +225,40 @@ func (p *Past) follow(ctx context.Context, a *reach.Access) {
 		case <-tick.C:
 		}
 	}
+}
+
+func (p *Past) poll() time.Duration {
+	if p.Remote {
+		return pollRemote
+	}
+	return pollLocal
+}
+
+// stateFile is a volume's state as another process may write it meanwhile.
+type stateFile struct {
+	path string
+	seen os.FileInfo // when it was last read; nil before
+}
+
+// meetNew joins repositories that the volume has met since the mount began, and
+// tells whether there are any.
+func (p *Past) meetNew(known *stateFile) (bool, error) {
+	if known == nil {
+		return false, nil
+	}
+	now, err := os.Stat(known.path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && known.seen != nil && os.SameFile(now, known.seen) && now.ModTime().Equal(known.seen.ModTime()) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	s, err := loadState(known.path)
+	if err != nil {
+		return false, err
+	}
+	known.seen = now
+	return p.meet(s, nil)
 }
 
 // checkMountpoint refuses what would dead-lock or swallow the volume.

@@ -21,6 +21,7 @@ type Past struct {
 	*history.History
 	Index   *index.Index
 	sources []*history.BorgSource
+	access  *reach.Access
 	log     *slog.Logger
 	// Remote tells whether looking for news needs the network.
 	Remote bool
@@ -45,30 +46,46 @@ func (v *Volume) Past(ctx context.Context) (*Past, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Past{Index: ix}
-	for _, id := range slices.Sorted(maps.Keys(v.state.Repositories)) { // the same order each time
-		r := v.state.Repositories[id]
-		loc, err := reach.ParseLocation(r.URL)
-		if err != nil {
-			return nil, errors.Join(err, ix.Close())
-		}
-		p.Remote = p.Remote || loc.IsRemote()
-		open := opener(v.access, id, loc, v.reached[id])
-		delete(v.reached, id)
-		p.sources = append(p.sources, history.NewBorgSource(id, !loc.IsRemote(), open, v.log))
+	p := newPast(ix, v.access)
+	if _, err := p.meet(v.state, v.reached); err != nil {
+		return nil, errors.Join(err, ix.Close())
 	}
-	p.open(v.access)
 	v.past = p
 	return p, nil
 }
 
-func (p *Past) open(a *reach.Access) {
-	var sources []snapshot.Source
-	for _, s := range p.sources {
-		sources = append(sources, s)
+// newPast makes a time line without sources.
+func newPast(ix *index.Index, a *reach.Access) *Past {
+	return &Past{
+		Index: ix, access: a, log: a.Log(),
+		History: history.New(history.Options{Index: ix, Logger: a.Log()}),
 	}
-	p.log = a.Log()
-	p.History = history.New(history.Options{Index: p.Index, Sources: sources, Logger: a.Log()})
+}
+
+// meet joins the repositories that a volume knows and the time line does not,
+// and tells whether there were any. What is open already is taken from ready.
+func (p *Past) meet(known *state, ready map[string]*borgio.Repository) (news bool, err error) {
+	for _, id := range slices.Sorted(maps.Keys(known.Repositories)) { // the same order each time
+		if slices.ContainsFunc(p.sources, func(s *history.BorgSource) bool { return s.ID() == history.BorgSourceID(id) }) {
+			continue
+		}
+		loc, err := reach.ParseLocation(known.Repositories[id].URL)
+		if err != nil {
+			return news, err
+		}
+		p.join(id, loc, ready[id])
+		delete(ready, id)
+		news = true
+	}
+	return news, nil
+}
+
+// join adds a repository; ready is it where it is open already.
+func (p *Past) join(id string, loc borgio.Location, ready *borgio.Repository) {
+	s := history.NewBorgSource(id, !loc.IsRemote(), opener(p.access, id, loc, ready), p.log)
+	p.sources = append(p.sources, s)
+	p.Remote = p.Remote || loc.IsRemote()
+	p.Join(s)
 }
 
 // opener opens the repository with that id at loc, and none other. The first
@@ -108,9 +125,8 @@ func RepositoryPast(ctx context.Context, url string, a *reach.Access) (*Past, bo
 	if err != nil {
 		return nil, loc, errors.Join(err, r.Close())
 	}
-	source := history.NewBorgSource(id, !loc.IsRemote(), opener(a, id, loc, r), a.Log())
-	p := &Past{Index: ix, sources: []*history.BorgSource{source}, Remote: loc.IsRemote()}
-	p.open(a)
+	p := newPast(ix, a)
+	p.join(id, loc, r)
 	return p, loc, nil
 }
 

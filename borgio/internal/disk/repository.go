@@ -150,12 +150,19 @@ func (s *Repository) tryRenew(ctx context.Context, check bool) error {
 	return nil
 }
 
-// show replaces the present view.
+// show replaces the present view. Segments that compaction has deleted are
+// closed, so that their room on the disk is free.
 func (s *Repository) show(v *view) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.view != nil {
 		s.view.close()
+	}
+	for n, f := range s.files {
+		if _, err := os.Stat(f.Name()); errors.Is(err, fs.ErrNotExist) {
+			f.Close()
+			delete(s.files, n)
+		}
 	}
 	s.view, s.lost = v, map[uint32]bool{}
 	s.states++
