@@ -177,9 +177,12 @@ func (n *liveNode) replaceLast(f *os.File) (old *os.File) {
 // OnForget is called when the kernel forgets the file.
 func (n *liveNode) OnForget() { n.replaceLast(nil).Close() }
 
-// child makes the node of a name in n.
+// child gives the node of a name in n, or makes it.
 func (n *liveNode) child(ctx context.Context, name string, x *unix.Statx_t, out *fuse.EntryOut) *fs.Inode {
 	n.tree.attr(x, &out.Attr)
+	if known := n.GetChild(name); known != nil && known.StableAttr() == n.tree.stable(x) {
+		return known
+	}
 	return n.NewInode(ctx, &liveNode{tree: n.tree, dotS4: n.IsRoot() && name == dotS4}, n.tree.stable(x))
 }
 
