@@ -170,3 +170,24 @@ func TestWanted(t *testing.T) {
 		t.Error("an unknown group is taken")
 	}
 }
+
+// Each of a group's tools is first as often as the others.
+func TestOrder(t *testing.T) {
+	var tools []*tool
+	for _, name := range []string{nameS4, nameBorg, nameRestic, nameCat, nameLoopback, nameDisk} {
+		tools = append(tools, &tool{name: name})
+	}
+	g := group{tools: []string{nameS4, nameLoopback, nameDisk}}
+	for n, want := range []string{"s4 loopback disk", "loopback disk s4", "disk s4 loopback", "s4 loopback disk"} {
+		var names []string
+		for _, t := range g.order(tools, n) {
+			names = append(names, t.name)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("run %d: %s instead of %s", n, got, want)
+		}
+	}
+	if got := g.order(tools[1:3], 1); len(got) > 0 {
+		t.Errorf("%s is measured", got[0].name)
+	}
+}

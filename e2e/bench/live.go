@@ -10,10 +10,15 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// liveFiles is how many small files are made and removed.
-const liveFiles = 10000
+const (
+	liveFiles = 10000        // how many small files are made and removed
+	liveMade  = "made-"      // begins the names of what is made for a while
+	longAgo   = "1971-01-01" // all files are newer, but find has to look at each
+)
 
 // live: what people do with files, through a mount that passes it on to a
 // directory, or in that directory itself.
@@ -26,8 +31,17 @@ func (s *session) live() error {
 	if err != nil {
 		return err
 	}
+	if err := s.liveUnlisted(below, entries); err != nil {
+		return err
+	}
+	return s.liveThrough(below, func(dir string) error { return s.liveIn(dir, below, entries) })
+}
+
+// liveThrough does something in the live tree: through a fresh mount, or in the
+// directory itself.
+func (s *session) liveThrough(below string, do func(dir string) error) error {
 	if s.tool.name == nameDisk {
-		return s.liveIn(below, entries)
+		return do(below)
 	}
 	through := &tool{name: s.tool.name, program: s.tool.program, unmount: fusermount}
 	through.mount = func(below, mountpoint string) []string {
@@ -40,33 +54,59 @@ func (s *session) live() error {
 	if err != nil {
 		return err
 	}
-	err = s.liveIn(m.dir, entries)
+	err = do(m.dir)
 	if rss, _, memErr := m.memory(); memErr == nil {
 		s.samples["liveRss"] = float64(rss) / (1 << 20)
 	}
 	return errors.Join(err, m.close())
 }
 
-// liveVolume makes a volume of the corpus, once.
+// liveVolume makes a volume of the corpus, once, and makes it ready.
 func (s *session) liveVolume() (string, error) {
 	dir := filepath.Join(s.dir, "live")
-	if _, err := os.Stat(filepath.Join(dir, ".s4")); err == nil {
-		return dir, nil
+	if !exists(filepath.Join(dir, ".s4")) {
+		if err := s.makeLiveVolume(dir); err != nil {
+			return "", err
+		}
 	}
+	spreadDirectories(dir)
+	left, err := filepath.Glob(filepath.Join(dir, liveMade+"*")) // by a run that was interrupted
+	for _, path := range left {
+		err = errors.Join(err, os.RemoveAll(path))
+	}
+	return dir, err
+}
+
+func (s *session) makeLiveVolume(dir string) error {
 	if err := os.RemoveAll(dir); err != nil {
-		return "", err
+		return err
 	}
 	copied := command{name: "cp", argv: []string{"cp", "-a", filepath.Join(s.dir, "corpus"), dir}}
 	if _, _, err := s.output(s.ctx, copied); err != nil {
-		return "", err
+		return err
 	}
-	for _, t := range s.tools {
-		if t.name == nameS4 {
-			_, err := s.run(s.ctx, t, dir, "init")
-			return dir, err
-		}
+	if t := s.bench.tool(nameS4); t != nil {
+		_, err := s.run(s.ctx, t, dir, "init")
+		return err
 	}
-	return dir, os.Mkdir(filepath.Join(dir, ".s4"), 0o755)
+	return os.Mkdir(filepath.Join(dir, ".s4"), 0o755)
+}
+
+// spreadDirectories makes ext4 put each new directory in dir, by its name, into
+// a block group of its own. In one that was used before, it passes over every
+// inode freed within the last minutes, one by one, whenever it makes a file:
+// whoever comes second would pay many times over. Other file systems, which
+// have no such flag, go without.
+func spreadDirectories(dir string) {
+	const topOfHierarchy = 0x00020000 // FS_TOPDIR_FL in linux/fs.h
+	d, err := os.Open(dir)
+	if err != nil {
+		return
+	}
+	defer d.Close()
+	if flags, err := unix.IoctlGetUint32(int(d.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
+		_ = unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, int(flags|topOfHierarchy))
+	}
 }
 
 // countLive is the number of lines that find gives, without .s4.
@@ -81,41 +121,91 @@ func countLive(dir string) (n int, err error) {
 	return n, err
 }
 
-func (s *session) liveIn(dir string, entries int) error {
-	all := []string{dir, "-path", filepath.Join(dir, ".s4"), "-prune", "-o"}
-	for _, walk := range []struct {
-		key string
-		do  []string
-	}{
-		{"liveFind", []string{"-print"}},
-		{"liveAgain", []string{"-print"}},
-		{"liveStat", []string{"-newermt", "1971-01-01", "-print"}},
-	} {
-		if err := s.find(walk.key, entries, append(all, walk.do...)...); err != nil {
+// liveUnlisted: rm -r of a tree, and attributes of all, in directories that the
+// fresh mount has not listed before.
+func (s *session) liveUnlisted(below string, entries int) error {
+	tree, err := os.MkdirTemp(below, liveMade)
+	if err != nil {
+		return err
+	}
+	for i := range liveFiles {
+		sub := filepath.Join(tree, strconv.Itoa(i/filesPerDir))
+		if i%filesPerDir == 0 {
+			err = os.Mkdir(sub, 0o755)
+		}
+		if err == nil {
+			err = writeLive(sub, i)
+		}
+		if err != nil {
 			return err
 		}
 	}
-	return errors.Join(s.liveSmall(filepath.Join(dir, "made")), s.liveBig(filepath.Join(dir, "big")))
+	return s.liveThrough(below, func(dir string) error {
+		if err := s.liveRemove("liveRemoveFirst", filepath.Join(dir, filepath.Base(tree))); err != nil {
+			return err
+		}
+		return s.liveFind("liveStatFirst", dir, entries, "-newermt", longAgo)
+	})
 }
 
-// liveSmall makes and removes small files.
-func (s *session) liveSmall(dir string) error {
-	if err := os.Mkdir(dir, 0o755); err != nil {
+func (s *session) liveIn(dir, below string, entries int) error {
+	for _, walk := range []struct {
+		key   string
+		tests []string
+	}{{"liveFind", nil}, {"liveAgain", nil}, {"liveStat", []string{"-newermt", longAgo}}} {
+		if err := s.liveFind(walk.key, dir, entries, walk.tests...); err != nil {
+			return err
+		}
+	}
+	return errors.Join(s.liveSmall(dir), s.touchMemory(below), s.liveBig(filepath.Join(dir, "big")))
+}
+
+// liveFind is find over the live tree, without .s4.
+func (s *session) liveFind(key, dir string, entries int, tests ...string) error {
+	args := append([]string{dir, "-path", filepath.Join(dir, ".s4"), "-prune", "-o"}, tests...)
+	return s.find(key, entries, append(args, "-print")...)
+}
+
+// liveSmall makes and removes small files, in a directory with another name
+// each time, for which see [spreadDirectories].
+func (s *session) liveSmall(in string) error {
+	dir, err := os.MkdirTemp(in, liveMade)
+	if err != nil {
 		return err
 	}
 	start := time.Now()
 	for i := range liveFiles {
-		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), []byte("some text\n"), 0o644); err != nil {
+		if err := writeLive(dir, i); err != nil {
 			return err
 		}
 	}
 	s.seconds("liveMake", time.Since(start))
-	start = time.Now()
+	return s.liveRemove("liveRemove", dir)
+}
+
+func writeLive(dir string, i int) error {
+	return os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), []byte("some text\n"), 0o644)
+}
+
+// liveRemove removes a directory with all that is in it.
+func (s *session) liveRemove(key, dir string) error {
+	start := time.Now()
 	if _, _, err := s.output(s.ctx, command{name: "rm", argv: []string{"rm", "-r", dir}}); err != nil {
 		return err
 	}
-	s.seconds("liveRemove", time.Since(start))
+	s.seconds(key, time.Since(start))
 	return nil
+}
+
+// touchMemory writes the big file once below, for nothing: on a virtual
+// machine, memory is slow when it is touched for the first time, which whoever
+// writes first would pay for all.
+func (s *session) touchMemory(below string) error {
+	f, err := os.CreateTemp(below, liveMade)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.writeBig(f, randomBlock()), f.Close(), os.Remove(f.Name()))
 }
 
 // liveBig writes a big file and reads it, from the page cache, as far as that
@@ -126,14 +216,10 @@ func (s *session) liveBig(path string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close(), os.Remove(path)) }()
-	buf := make([]byte, block)
-	r := rand.NewChaCha8([32]byte{1})
-	_, _ = r.Read(buf) // never fails
+	buf := randomBlock()
 	start := time.Now()
-	for n := int64(0); n < s.Big; n += block {
-		if _, err := f.Write(buf[:min(block, s.Big-n)]); err != nil {
-			return err
-		}
+	if err := s.writeBig(f, buf); err != nil {
+		return err
 	}
 	s.samples["liveWrite"] = s.rate(time.Since(start).Seconds())
 	if err := f.Sync(); err != nil {
@@ -149,4 +235,20 @@ func (s *session) liveBig(path string) (err error) {
 		err = fmt.Errorf("%d bytes of %s came back", n, path)
 	}
 	return err
+}
+
+func randomBlock() []byte {
+	buf := make([]byte, block)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(buf) // never fails
+	return buf
+}
+
+// writeBig writes as many bytes as the big file has, in sequence.
+func (s *session) writeBig(w io.Writer, buf []byte) error {
+	for n := int64(0); n < s.Big; n += block {
+		if _, err := w.Write(buf[:min(block, s.Big-n)]); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -94,6 +94,18 @@ func (g group) measures(t *tool) bool {
 	return slices.Contains(g.tools, t.name)
 }
 
+// order gives the tools that the group measures as they take turns in run n.
+// Were all tools rotated together, neighbours would follow each other in nearly
+// every run.
+func (g group) order(tools []*tool, n int) []*tool {
+	mine := slices.DeleteFunc(slices.Clone(tools), func(t *tool) bool { return !g.measures(t) })
+	if len(mine) == 0 {
+		return nil
+	}
+	first := n % len(mine)
+	return slices.Concat(mine[first:], mine[:first])
+}
+
 // small files, by size in bytes, and how many are read.
 const (
 	smallLeast, smallMost = 1 << 10, 64 << 10
@@ -219,12 +231,12 @@ func (b *bench) measure(ctx context.Context, r *report.Report) error {
 		turn(warmUp, t, "warm up")
 	}
 	for n := range b.Runs {
-		order := slices.Concat(b.tools[n%len(b.tools):], b.tools[:n%len(b.tools)])
 		for _, g := range groups() {
-			for _, t := range order {
-				if b.wanted(g.name) && g.measures(t) {
-					turn(g, t, fmt.Sprintf("run %d of %d, %s", n+1, b.Runs, g.name))
-				}
+			if !b.wanted(g.name) {
+				continue
+			}
+			for _, t := range g.order(b.tools, n) {
+				turn(g, t, fmt.Sprintf("run %d of %d, %s", n+1, b.Runs, g.name))
 			}
 		}
 	}

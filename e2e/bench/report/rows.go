@@ -73,12 +73,15 @@ func tables() []table {
 		{title: "The live tree", peer: Loopback, notes: []string{
 			"100,000 files through a fresh mount, by those who mount with all permissions checked; disk is the directory below.",
 			"loopback is the example that go-fuse, the library that s4 uses too, comes with.",
+			"What is not listed before has a mount of its own; the directory below is in memory as always.",
 		}, rows: []measure{
 			{"liveFind", "find", seconds},
 			{"liveAgain", "find again", seconds},
 			{"liveStat", "find -newermt (stat of all)", seconds},
+			{"liveStatFirst", "  over directories not listed before", seconds},
 			{"liveMake", "10,000 small files made", seconds},
 			{"liveRemove", "  and removed with rm -r", seconds},
+			{"liveRemoveFirst", "10,000 in directories not listed before, rm -r", seconds},
 			{"liveWrite", "big file written in sequence", speed},
 			{"liveRead", "big file read in sequence", speed},
 			{"liveRss", "memory after these (VmRSS)", mebi},

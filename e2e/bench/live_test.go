@@ -1,0 +1,45 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// testSession is the turn of a tool of that name, with a small corpus.
+func testSession(t *testing.T, name string) *session {
+	t.Helper()
+	b := testBench(t)
+	b.params = params{Files: 300, Snapshots: 4, Big: 3*block + 1, Seed: 7}
+	return &session{bench: b, ctx: t.Context(), tool: &tool{name: name}, samples: map[string]float64{}}
+}
+
+// All that is made in the live tree is gone at the end, and what an
+// interrupted run has left, too.
+func TestLive(t *testing.T) {
+	s := testSession(t, nameDisk)
+	if err := newTree(s.params).write(filepath.Join(s.dir, "corpus")); err != nil {
+		t.Fatal(err)
+	}
+	left := filepath.Join(s.dir, "live", liveMade+"before")
+	for range 2 {
+		if err := s.live(); err != nil {
+			t.Fatal(err)
+		}
+		for _, key := range []string{
+			"liveFind", "liveAgain", "liveStat", "liveStatFirst",
+			"liveMake", "liveRemove", "liveRemoveFirst", "liveWrite", "liveRead",
+		} {
+			if s.samples[key] <= 0 {
+				t.Errorf("%s: %v", key, s.samples[key])
+			}
+		}
+		got, err := countLive(filepath.Join(s.dir, "live"))
+		if want := newTree(s.params).entries(); err != nil || got != want {
+			t.Fatalf("%d entries instead of %d are left: %v", got, want, err)
+		}
+		if err := os.Mkdir(left, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
