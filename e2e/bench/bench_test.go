@@ -153,7 +153,11 @@ func TestWanted(t *testing.T) {
 		only    string
 		list    bool
 		million bool
-	}{{"", true, false}, {"list", true, false}, {"million", false, true}, {"all,million", true, true}, {"all", true, false}} {
+		many    bool
+	}{
+		{"", true, false, false}, {"list", true, false, false}, {"all", true, false, false},
+		{"million", false, true, false}, {"all,million", true, true, false}, {"many", false, false, true},
+	} {
 		o, err := parse([]string{"-only", c.only}, io.Discard)
 		if err != nil {
 			t.Fatal(err)
@@ -164,6 +168,9 @@ func TestWanted(t *testing.T) {
 		}
 		if got := b.wanted(groupMillion); got != c.million {
 			t.Errorf("-only %q: million is wanted: %v", c.only, got)
+		}
+		if got := b.wanted(groupMany); got != c.many {
+			t.Errorf("-only %q: many is wanted: %v", c.only, got)
 		}
 	}
 	if _, err := parse([]string{"-only", "nothing"}, io.Discard); err == nil {

@@ -27,6 +27,7 @@ func (b *bench) extras() []extra {
 		{madeBigFile, []string{groupSSH, groupSSHSealed, groupSealed}, (*bench).makeBigFile},
 		{"sealed", []string{groupSealed, groupSSHSealed}, (*bench).makeSealed},
 		{"clustered", []string{groupIngest, groupLook}, (*bench).makeClustered},
+		{fmt.Sprintf("many of %d", b.Many), []string{groupMany}, (*bench).makeMany},
 		{fmt.Sprintf("million of %d", b.Million), []string{groupMillion}, (*bench).makeMillion},
 	}
 }
@@ -159,6 +160,11 @@ const millionSnapshots = 10
 func (b *bench) makeMillion(ctx context.Context) error {
 	t := newTiny(b.params, b.Million)
 	return b.makeTiny(ctx, "million", t, millionSnapshots, t.advance)
+}
+
+func (b *bench) makeMany(ctx context.Context) error {
+	t := newTiny(b.params, manyFiles)
+	return b.makeTiny(ctx, groupMany, t, b.Many, t.advance)
 }
 
 func (b *bench) makeTiny(ctx context.Context, kind string, t *tree, snapshots int, advance func(n int) []change) error {

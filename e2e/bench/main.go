@@ -80,6 +80,7 @@ type options struct {
 	Only    []string // groups of measures; empty for all that are not optional
 	Tools   []string // empty for all that are installed
 	Million int      // files of the group of that name
+	Many    int      // snapshots of the group of that name
 	S4      string   // the program under test
 	Dir     string   // where data is kept for later runs; "" for a temporary one
 	Out     string   // where results.json, results.md and the pictures go
@@ -101,8 +102,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.StringVar(&o.Out, "out", "bench.out", "`directory` for results.json, results.md and pictures")
 	f.StringVar(&o.Docs, "docs", "", "`directory` whose bench.md and bench/ get the results, too")
 	f.IntVar(&o.Million, "million", 1_000_000, "`number` of files in the group million, which is taken only when asked for")
+	f.IntVar(&o.Many, "many", 300, "`number` of snapshots in the group many, which is taken only when asked for")
 	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
-	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMillion)
+	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMany+" and "+groupMillion)
 	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(report.Tools, ", "))
 	// Each flag has an environment variable, for make bench.
 	var bad error
@@ -126,7 +128,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if o.Tools, err = words(*tools, report.Tools); err != nil {
 		return o, err
 	}
-	if f.NArg() > 0 || o.Runs < 1 {
+	if f.NArg() > 0 || o.Runs < 1 || o.Many < 1 {
 		return o, errors.New("usage: bench [flags]; see -help")
 	}
 	return o, o.Check()

@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -35,6 +31,7 @@ const (
 	groupLive      = "live"
 	groupLook      = "look"
 	groupMillion   = "million"
+	groupMany      = "many"
 )
 
 // allGroups names all that are not optional.
@@ -50,6 +47,7 @@ func groups() []group {
 		{name: "first", reads: "history", take: (*session).first},
 		{name: "browse", reads: "history", take: (*session).browse},
 		{name: "big", reads: "big", take: (*session).big},
+		{name: "crawl", reads: "history", tools: []string{nameS4}, once: true, take: (*session).crawl},
 		{name: groupLive, tools: []string{nameS4, nameLoopback, nameDisk}, take: (*session).live},
 		{name: "file", reads: "history", tools: all, take: (*session).file},
 		{name: "items", reads: "history", tools: both, take: (*session).items},
@@ -63,6 +61,7 @@ func groups() []group {
 		{name: "diff", reads: "history", tools: all[:3], take: (*session).diff},
 		{name: "find", reads: "history", tools: []string{nameS4, nameRestic}, take: (*session).findName},
 		{name: "growth", tools: []string{nameS4}, once: true, take: (*session).growth},
+		{name: groupMany, reads: groupMany, tools: both, once: true, optional: true, take: (*session).many},
 		{name: groupMillion, tools: both, once: true, optional: true, take: (*session).million},
 	}
 }
@@ -257,7 +256,7 @@ func (b *bench) newReport(ctx context.Context) *report.Report {
 			out = []byte(err.Error())
 		}
 		r.Versions[t.name], _, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
-		for _, kind := range []string{"history", "big", "sealed", "clustered", "million"} {
+		for _, kind := range repositoryKinds() {
 			repo := b.repository(t, kind)
 			if size, err := treeSize(repo); err == nil {
 				r.Stored[filepath.Base(repo)] = size
@@ -267,195 +266,7 @@ func (b *bench) newReport(ctx context.Context) *report.Report {
 	return r
 }
 
-// with mounts a repository for as long as do takes.
-func (s *session) with(kind string, do func(m *mount) error) (err error) {
-	m, err := s.mount(s.ctx, s.tool, s.repository(s.tool, kind))
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, m.close()) }()
-	return do(m)
-}
-
-// list: from the start of the program to the names of all snapshots.
-func (s *session) list() error {
-	return s.with("history", func(m *mount) error {
-		shelf, err := m.shelf()
-		if err != nil {
-			return err
-		}
-		listed, err := os.ReadDir(shelf)
-		took := time.Since(m.started)
-		if err != nil {
-			return err
-		}
-		for n := range s.Snapshots {
-			if name := m.tool.folder(when(n)); !slices.ContainsFunc(listed, func(e os.DirEntry) bool { return e.Name() == name }) {
-				return fmt.Errorf("snapshot %s is not listed", name)
-			}
-		}
-		s.seconds("list", took)
-		return nil
-	})
-}
-
-// first: from the start of the program to the first byte of a known file, and
-// then of another one.
-func (s *session) first() error {
-	return s.with("history", func(m *mount) error {
-		start := m.started
-		for i, f := range s.view.known {
-			dir, err := m.snapshot(s.view.oldAt)
-			if err != nil {
-				return err
-			}
-			path := filepath.Join(dir, f.path)
-			if err := firstByte(path); err != nil {
-				return err
-			}
-			s.seconds([]string{"first", "second"}[i], time.Since(start))
-			if err := s.compare(path, f); err != nil {
-				return err
-			}
-			start = time.Now()
-		}
-		return nil
-	})
-}
-
-func firstByte(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	_, err = io.ReadFull(f, make([]byte, 1))
-	return err
-}
-
-// compare reads a file of the old snapshot whole and checks what it holds.
-func (s *session) compare(path string, f file) error {
-	got, err := os.ReadFile(path)
-	if err == nil && !bytes.Equal(got, s.view.old.content(f)) {
-		err = fmt.Errorf("%s: wrong content", path)
-	}
-	return err
-}
-
-// browse: find over snapshots, then many small files, then the memory taken.
-func (s *session) browse() error {
-	return s.with("history", func(m *mount) error {
-		old, err := m.snapshot(s.view.oldAt)
-		if err != nil {
-			return err
-		}
-		another, err := m.snapshot(s.view.anotherAt)
-		if err != nil {
-			return err
-		}
-		for _, walk := range []struct {
-			key, dir string
-			want     int
-		}{{"find", old, s.view.oldCount}, {"again", old, s.view.oldCount}, {"another", another, s.view.anotherCount}} {
-			if err := s.find(walk.key, walk.want, walk.dir); err != nil {
-				return err
-			}
-		}
-		large := 0
-		for _, f := range s.view.old.files {
-			if f.size > 1<<20 {
-				large++
-			}
-		}
-		if err := s.find("size", large, old, "-type", "f", "-size", findLarge); err != nil {
-			return err
-		}
-		start := time.Now()
-		got := make([][]byte, len(s.view.small))
-		for i, f := range s.view.small {
-			if got[i], err = os.ReadFile(filepath.Join(old, f.path)); err != nil {
-				return err
-			}
-		}
-		s.seconds("small", time.Since(start))
-		for i, f := range s.view.small {
-			if !bytes.Equal(got[i], s.view.old.content(f)) {
-				return fmt.Errorf("%s: wrong content", f.path)
-			}
-		}
-		return s.usage(m, "")
-	})
-}
-
-// find runs find(1) and checks the number of lines.
-func (s *session) find(key string, want int, args ...string) error {
-	ctx, cancel := context.WithTimeout(s.ctx, s.Limit)
-	defer cancel()
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "find", args...)
-	cmd.Env, cmd.Stderr = s.env, &stderr
-	start := time.Now()
-	out, err := cmd.Output()
-	took := time.Since(start)
-	if err != nil {
-		return fmt.Errorf("find: %w: %s", err, tail(stderr.String()))
-	}
-	if got := bytes.Count(out, []byte{'\n'}); got != want {
-		return fmt.Errorf("find %v: %d lines instead of %d", args, got, want)
-	}
-	s.seconds(key, took)
-	return nil
-}
-
-// usage records what the mount's process has used so far.
-func (s *session) usage(m *mount, suffix string) error {
-	rss, peak, err := m.memory()
-	if err != nil {
-		return err
-	}
-	cpu, err := m.cpu()
-	if err != nil {
-		return err
-	}
-	s.samples["rss"+suffix] = float64(rss) / (1 << 20)
-	s.samples["peak"+suffix] = float64(peak) / (1 << 20)
-	s.seconds("cpu"+suffix, cpu)
-	return nil
-}
-
-// big: one large file in sequence, through the mount.
-func (s *session) big() error {
-	return s.with("big", func(m *mount) error {
-		dir, err := m.snapshot(when(0))
-		if err != nil {
-			return err
-		}
-		f, err := os.Open(filepath.Join(dir, bigName))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		start := time.Now()
-		if err := s.drainBig(f); err != nil {
-			return err
-		}
-		s.samples["bigMount"] = s.rate(time.Since(start).Seconds())
-		return s.usage(m, "Big")
-	})
-}
-
-// drainBig reads the big file and checks what comes.
-func (s *session) drainBig(r io.Reader) error {
-	n, sum, err := drain(r)
-	if err == nil && (n != s.Big || sum != s.stamp.BigSum) {
-		err = fmt.Errorf("%s: wrong content, %d bytes", bigName, n)
-	}
-	return err
-}
-
-// rate is the MB/s at which the big file came.
-func (s *session) rate(seconds float64) float64 { return float64(s.Big) / 1e6 / seconds }
-
+// seconds records a time.
 func (s *session) seconds(key string, d time.Duration) {
 	s.samples[key] = d.Seconds()
 }

@@ -54,14 +54,20 @@ func listSnapshot(m *mount, at time.Time) error {
 	return err
 }
 
+// repositoryKinds are all that a bench directory may have.
+func repositoryKinds() []string {
+	return []string{"history", "big", "sealed", "clustered", groupMillion, groupMany}
+}
+
 // kinds are those of the repositories that the tool reads in this run.
 func (s *session) kinds() (all []string, err error) {
 	if s.tool.dump == nil { // it has none
 		return nil, nil
 	}
-	for _, kind := range []string{"history", "big", "sealed", "clustered", "million"} {
+	for _, kind := range repositoryKinds() {
+		optional := kind == groupMillion || kind == groupMany // named as the groups
 		switch _, err := os.Stat(s.repository(s.tool, kind)); {
-		case errors.Is(err, fs.ErrNotExist), kind == "million" && !s.wanted(groupMillion):
+		case errors.Is(err, fs.ErrNotExist), optional && !s.wanted(kind):
 		case err != nil:
 			return nil, err
 		default:
@@ -77,8 +83,10 @@ func (s *session) snapshotsOf(kind string) int {
 		return s.Snapshots
 	case "clustered":
 		return clusteredSnapshots
-	case "million":
+	case groupMillion:
 		return millionSnapshots
+	case groupMany:
+		return s.Many
 	}
 	return 1
 }

@@ -212,6 +212,10 @@ func format(v float64, ok bool, u unit) string {
 		return fmt.Sprintf("%.0f MB/s", v)
 	case u == octets:
 		return fmt.Sprintf("%.0f B", v)
+	case u == entries:
+		return humanize.Comma(int64(v))
+	case u == rate:
+		return humanize.Comma(int64(v)) + "/s"
 	}
 	return fmt.Sprintf("%.1f MiB", v)
 }

@@ -163,7 +163,7 @@ func newResult(t table, m measure, samples map[string][]float64) result {
 	s4, peer := res.Median[S4], res.Median[t.comparedWith()]
 	if s4 > 0 && peer > 0 {
 		res.Ratio = peer / s4
-		if m.Unit == speed {
+		if m.Unit.moreIsBetter() {
 			res.Ratio = s4 / peer
 		}
 	}
