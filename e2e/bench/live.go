@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -92,23 +90,6 @@ func (s *session) makeLiveVolume(dir string) error {
 	return os.Mkdir(filepath.Join(dir, ".s4"), 0o755)
 }
 
-// spreadDirectories makes ext4 put each new directory in dir, by its name, into
-// a block group of its own. In one that was used before, it passes over every
-// inode freed within the last minutes, one by one, whenever it makes a file:
-// whoever comes second would pay many times over. Other file systems, which
-// have no such flag, go without.
-func spreadDirectories(dir string) {
-	const topOfHierarchy = 0x00020000 // FS_TOPDIR_FL in linux/fs.h
-	d, err := os.Open(dir)
-	if err != nil {
-		return
-	}
-	defer d.Close()
-	if flags, err := unix.IoctlGetUint32(int(d.Fd()), unix.FS_IOC_GETFLAGS); err == nil {
-		_ = unix.IoctlSetPointerInt(int(d.Fd()), unix.FS_IOC_SETFLAGS, int(flags|topOfHierarchy))
-	}
-}
-
 // countLive is the number of lines that find gives, without .s4.
 func countLive(dir string) (n int, err error) {
 	err = filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
@@ -124,7 +105,7 @@ func countLive(dir string) (n int, err error) {
 // liveUnlisted: rm -r of a tree, and attributes of all, in directories that the
 // fresh mount has not listed before.
 func (s *session) liveUnlisted(below string, entries int) error {
-	tree, err := os.MkdirTemp(below, liveMade)
+	tree, err := spreadDirectory(below)
 	if err != nil {
 		return err
 	}
@@ -157,7 +138,11 @@ func (s *session) liveIn(dir, below string, entries int) error {
 			return err
 		}
 	}
-	return errors.Join(s.liveSmall(dir), s.touchMemory(below), s.liveBig(filepath.Join(dir, "big")))
+	made, err := spreadDirectory(below)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.liveSmall(filepath.Join(dir, filepath.Base(made))), s.touchMemory(below), s.liveBig(filepath.Join(dir, "big")))
 }
 
 // liveFind is find over the live tree, without .s4.
@@ -166,13 +151,8 @@ func (s *session) liveFind(key, dir string, entries int, tests ...string) error 
 	return s.find(key, entries, append(args, "-print")...)
 }
 
-// liveSmall makes and removes small files, in a directory with another name
-// each time, for which see [spreadDirectories].
-func (s *session) liveSmall(in string) error {
-	dir, err := os.MkdirTemp(in, liveMade)
-	if err != nil {
-		return err
-	}
+// liveSmall makes small files in a directory, and removes it.
+func (s *session) liveSmall(dir string) error {
 	start := time.Now()
 	for i := range liveFiles {
 		if err := writeLive(dir, i); err != nil {

@@ -26,14 +26,8 @@ func TestLive(t *testing.T) {
 		if err := s.live(); err != nil {
 			t.Fatal(err)
 		}
-		for _, key := range []string{
-			"liveFind", "liveAgain", "liveStat", "liveStatFirst",
-			"liveMake", "liveRemove", "liveRemoveFirst", "liveWrite", "liveRead",
-		} {
-			if s.samples[key] <= 0 {
-				t.Errorf("%s: %v", key, s.samples[key])
-			}
-		}
+		s.wantSamples(t, "liveFind", "liveAgain", "liveStat", "liveStatFirst",
+			"liveMake", "liveRemove", "liveRemoveFirst", "liveWrite", "liveRead")
 		got, err := countLive(filepath.Join(s.dir, "live"))
 		if want := newTree(s.params).entries(); err != nil || got != want {
 			t.Fatalf("%d entries instead of %d are left: %v", got, want, err)
@@ -41,5 +35,18 @@ func TestLive(t *testing.T) {
 		if err := os.Mkdir(left, 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Of all the directories that are tried, one is left, and nothing in it.
+func TestSpreadDirectory(t *testing.T) {
+	dir := t.TempDir()
+	spreadDirectories(dir)
+	made, err := spreadDirectory(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := countLive(dir); err != nil || n != 2 || filepath.Dir(made) != dir {
+		t.Errorf("%s is made, %d entries are there instead of 2: %v", made, n, err)
 	}
 }
