@@ -49,8 +49,10 @@ func TestNothingGrows(t *testing.T) {
 		time.Sleep(2 * dirsKeptFor) // kept descriptors go by time alone
 		goroutines, files := runtime.NumGoroutine(), filesAndPipes(t)
 		rounds(50)
-		eventually(t, 5*time.Second, fmt.Sprintf("%d goroutines and %d files again", goroutines, files), func() bool {
-			return settled(goroutines, files)
+		// go-fuse reads with up to 16 goroutines a mount, as many as there were
+		// requests at once. What leaks in a round is there 200 times.
+		eventually(t, 10*time.Second, fmt.Sprintf("about %d goroutines and %d files again", goroutines, files), func() bool {
+			return settled(goroutines+32, files+8)
 		})
 	})
 }
