@@ -133,6 +133,7 @@ git fsck --strict --no-progress; test -z "$(git status --porcelain)"; git push -
 git -C ../worktree checkout -q --detach HEAD~1; test -z "$(git -C ../worktree status --porcelain)"`
 
 	makeLife = `
+unset MAKEFLAGS MFLAGS MAKELEVEL # these tests may be run by make
 mkdir built; cd built
 for i in $(seq 12); do echo "int f$i(void) { return $i; }" >f$i.c; done
 { echo '#include <stdio.h>'; for i in $(seq 12); do echo "int f$i(void);"; done
