@@ -220,6 +220,24 @@ func (s *Scanner) NextItem() bool {
 	return true
 }
 
+// Ahead is the present item and those behind it as they are packed, as far as
+// the present object goes; the last of them may be cut. It is valid until the
+// next step, and nil where the item has been looked at already.
+func (s *Scanner) Ahead() []byte {
+	if !s.inside || s.raw != nil || s.err != nil {
+		return nil
+	}
+	return s.buf.Data[s.began:]
+}
+
+// Leap steps behind the items that are the first n bytes of [Scanner.Ahead],
+// which whoever knows them may do instead of looking for their ends. What it is
+// told must be right; then only NextItem may follow.
+func (s *Scanner) Leap(n int) {
+	s.raw = s.buf.Data[s.began : s.began+n]
+	s.reader.Seek(s.began + n)
+}
+
 // Raw is the item as it is packed in the archive: items with equal bytes are
 // equal. It is valid until the next step; nil when the stream is damaged.
 func (s *Scanner) Raw() []byte {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -211,6 +212,53 @@ func TestScanKnown(t *testing.T) {
 		if more := len(s.pieces.(*memoryPieces).asked) - len(plan); more > 3 || more < -3 {
 			t.Errorf("seed %d: %d objects were planned to be fetched, off by %d", seed, len(plan), more)
 		}
+	}
+}
+
+// TestScanLeap: whoever knows how long items are may leap over them, and finds
+// the same items behind them, in the same sections.
+func TestScanLeap(t *testing.T) {
+	pool := &buffer.Pool{}
+	defer pool.Close()
+	for seed := range uint64(20) {
+		rnd := rand.New(rand.NewPCG(seed, 2))
+		var stream []byte
+		var want []string
+		for i := range 300 {
+			item := packItem(fmt.Sprintf("dir%d/file%d", i/20, i), int64(i), rnd.IntN(3))
+			stream, want = append(stream, item...), append(want, string(item))
+		}
+		data := cutRandomly(stream, 1000)
+		sections := scanAll(t, newTestScanner(pool, nil, data...), false).sections
+		s := newTestScanner(pool, nil, data...)
+		leaps, at := 0, 0
+		for s.Next() {
+			for s.NextItem() {
+				ahead, n := s.Ahead(), 0
+				for range rnd.IntN(5) {
+					if at == len(want) || !bytes.HasPrefix(ahead[n:], []byte(want[at])) {
+						break // there is none, or it is cut
+					}
+					n, at = n+len(want[at]), at+1
+				}
+				if n > 0 {
+					s.Leap(n)
+					leaps++
+					continue
+				}
+				if string(s.Raw()) != want[at] {
+					t.Fatalf("seed %d: item %d is %q instead of %q", seed, at, s.Raw(), want[at])
+				}
+				at++
+			}
+			if sec := s.Section(); !reflect.DeepEqual(sec, sections[sec.Objects[0]]) {
+				t.Fatalf("seed %d: section %v instead of %v", seed, sec, sections[sec.Objects[0]])
+			}
+		}
+		if s.Err() != nil || at != len(want) || leaps < 50 {
+			t.Errorf("seed %d: %d items instead of %d after %d leaps: %v", seed, at, len(want), leaps, s.Err())
+		}
+		s.Close()
 	}
 }
 

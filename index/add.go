@@ -156,6 +156,12 @@ func (a *adder) run(ctx context.Context, scan func(known []snapshot.Section) sna
 			if count++; count%256 == 0 && ctx.Err() != nil {
 				return ctx.Err()
 			}
+			if leapt, err := a.leap(s); leapt || err != nil {
+				if err != nil {
+					return err
+				}
+				continue
+			}
 			if err := a.scanned(s); err != nil {
 				return err
 			}

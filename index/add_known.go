@@ -14,12 +14,13 @@ import (
 // candidate: those that are not seen get cut off.
 func (a *adder) useBase() error {
 	a.base.prepare()
-	for _, versions := range [][]uint32{a.base.versions, a.base.others} {
-		for _, id := range versions {
-			if id != 0 {
-				a.candidate.set(int64(id))
-			}
+	for _, it := range a.base.items {
+		if it.version != 0 {
+			a.candidate.set(int64(it.version))
 		}
+	}
+	for _, id := range a.base.others {
+		a.candidate.set(int64(id))
 	}
 	err := a.c.query("SELECT files = 0 OR size = 0 FROM snapshot WHERE num = ?", []driver.Value{a.num}, func(row []driver.Value) error {
 		a.counting = row[0].(int64) != 0
@@ -38,6 +39,34 @@ func (a *adder) useBase() error {
 	})
 }
 
+// leap takes in the items that stand where the neighbour has equal ones, from
+// the present one on, and tells whether there are any. How long they must be is
+// known, so nothing but their checksums is looked at.
+func (a *adder) leap(s snapshot.Scanner) (bool, error) {
+	if a.base == nil || a.counting {
+		return false, nil
+	}
+	ahead, n := s.Ahead(), 0
+	for {
+		it := a.base.expected()
+		end := n + int(it.size)
+		if it.version == 0 || it.size == 0 || end > len(ahead) ||
+			a.seen.has(int64(it.version)) || a.summer.sum(ahead[n:end]) != it.sum {
+			break
+		}
+		a.base.likely++
+		a.note(it)
+		if err := a.see(int64(it.version)); err != nil {
+			return false, err
+		}
+		n = end
+	}
+	if n > 0 {
+		s.Leap(n)
+	}
+	return n > 0, nil
+}
+
 // scanned takes in the scanner's item.
 func (a *adder) scanned(s snapshot.Scanner) error {
 	var it *snapshot.Item
@@ -52,7 +81,7 @@ func (a *adder) scanned(s snapshot.Scanner) error {
 			if it != nil {
 				a.count(it)
 			}
-			a.note(sum, id)
+			a.noteItem(raw, sum, id)
 			return a.see(id)
 		}
 	}
@@ -67,7 +96,7 @@ func (a *adder) scanned(s snapshot.Scanner) error {
 		}
 	}
 	if raw != nil {
-		a.note(sum, version)
+		a.noteItem(raw, sum, version)
 	}
 	return nil
 }
@@ -104,19 +133,20 @@ func (a *adder) see(id int64) error {
 func (a *adder) knownSection(is snapshot.Section) error {
 	s := a.base.sections[a.base.byObject[is.Objects[0]]]
 	s.stored = s.stored && a.after == 0 // else it is stored for another snapshot
-	for n := s.first; n < s.end; n++ {
-		id := int64(a.base.versions[n])
+	for _, it := range a.base.items[s.first:s.end] {
+		id := int64(it.version)
 		if a.seen.has(id) {
 			path, err := a.pathOf(id)
 			if err != nil {
 				return err
 			}
 			a.skip(path, "twice in the archive")
-			a.note(a.base.sums[n], 0)
+			it.version = 0
+			a.note(it)
 			s.stored = false
 			continue
 		}
-		a.note(a.base.sums[n], id)
+		a.note(it)
 		if err := a.see(id); err != nil {
 			return err
 		}
@@ -146,12 +176,22 @@ func (a *adder) pathOf(version int64) (path string, err error) {
 }
 
 // note enters an item of the stream in the new inventory.
-func (a *adder) note(sum uint64, version int64) {
-	if a.next == nil || len(a.next.sums) >= maxInventory || version > math.MaxUint32 {
+func (a *adder) note(it inventoryItem) {
+	switch {
+	case a.next == nil:
+	case len(a.next.items) == maxInventory:
+		a.next = nil
+	default:
+		a.next.items = append(a.next.items, it)
+	}
+}
+
+func (a *adder) noteItem(raw []byte, sum uint64, version int64) {
+	if version > math.MaxUint32 || len(raw) > math.MaxUint32 {
 		a.next = nil
 		return
 	}
-	a.next.add(sum, version)
+	a.note(inventoryItem{sum: sum, version: uint32(version), size: uint32(len(raw))})
 }
 
 // other enters a version that no item stands for alone.

@@ -34,11 +34,13 @@
 //
 // Snapshots of one repository share most of their stream of items. The table
 // section keeps what the stream of each chain's newest snapshot became: the
-// version of every item, by a keyed checksum of the item as it is stored. The
-// next snapshot's sections that are among those are neither fetched nor parsed,
-// and of its other items only the new ones are decoded; what the neighbour has
-// and the snapshot turns out not to have is cut off. While older snapshots are
-// added one after another the same is kept in memory.
+// version of every item, by its length and a keyed checksum of the item as it is
+// stored. The next snapshot's sections that are among those are neither fetched
+// nor parsed. Of its other items those that follow one another as they do in the
+// neighbour are known by their checksums alone, without a look for where they
+// end, and only new ones are decoded; what the neighbour has and the snapshot
+// turns out not to have is cut off. While older snapshots are added one after
+// another the same is kept in memory.
 //
 // # Invariants
 //

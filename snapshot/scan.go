@@ -33,6 +33,13 @@ type Scanner interface {
 	Section() Section
 	// NextItem goes to the section's next item.
 	NextItem() bool
+	// Ahead is the present item and those behind it as they are stored, as
+	// far as they are at hand, valid until the next step. It is asked for
+	// before Raw and Item.
+	Ahead() []byte
+	// Leap steps behind the items that are the first n bytes of Ahead, which
+	// are counted on to be whole ones. There is no Raw and no Item then.
+	Leap(n int)
 	// Raw is the item as it is stored, valid until the next step: items with
 	// equal bytes are equal. It is nil where there is no such form.
 	Raw() []byte
@@ -74,6 +81,8 @@ func (s *plainScanner) NextItem() bool {
 
 func (s *plainScanner) Known() bool      { return false }
 func (s *plainScanner) Section() Section { return Section{} }
+func (s *plainScanner) Ahead() []byte    { return nil }
+func (s *plainScanner) Leap(int)         {}
 func (s *plainScanner) Raw() []byte      { return nil }
 func (s *plainScanner) Item() *Item      { return s.item }
 func (s *plainScanner) Err() error       { return s.err }

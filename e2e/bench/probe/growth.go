@@ -268,6 +268,10 @@ func (s *madeUpScanner) Section() snapshot.Section {
 	return snapshot.Section{Objects: [][32]byte{s.id}}
 }
 
+// Ahead makes every item be looked at by itself.
+func (s *madeUpScanner) Ahead() []byte { return nil }
+func (s *madeUpScanner) Leap(int)      {}
+
 func (s *madeUpScanner) Raw() []byte {
 	s.raw = s.appendRaw(s.raw[:0], s.items[s.item])
 	return s.raw
