@@ -100,6 +100,8 @@ type adder struct {
 	cur   *openDir            // the last one used,
 	curAt string              // and its path
 
+	kept map[int64]ref // rows of the neighbours, by id; what is seen may have changed since
+
 	seen      bitset // versions that are in the snapshot
 	candidate bitset // versions of the neighbours in directories looked at
 	loaded    bitset // directories whose rows are among candidate
@@ -119,7 +121,7 @@ func newAdder(c *conn, p place, base *inventory) (*adder, error) {
 		base: base, next: newInventory(p.key, base), revoked: map[uint32]bool{},
 		owners: ownerNumbers{c, map[owner]uint64{}},
 		seed:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
-		open:   map[string]*openDir{},
+		open:   map[string]*openDir{}, kept: map[int64]ref{},
 		// nil would be NULL, an empty content is not
 		content: []byte{},
 	}

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"database/sql/driver"
 	"encoding/binary"
 	"errors"
@@ -30,6 +31,7 @@ const (
 	maxDirRows  = 50_000  // wider directories are not held
 	maxHeldRows = 200_000 // in all
 	dirCost     = 8       // what an open directory counts beside its rows
+	maxKeptRows = 20_000  // some 100 bytes each
 )
 
 // dirOf gives the directory that path lies in; the root lies in the chain's
@@ -69,11 +71,11 @@ func (a *adder) dir(path string) (*openDir, error) {
 		a.needed.set(d.id)
 		parentID, name = d.id, last
 	}
-	id, ok, err := a.c.integer("SELECT id FROM dir WHERE parent = ? AND name = ?", parentID, []byte(name))
+	id, err := a.findDir(parentID, name)
 	if err != nil {
 		return nil, err
 	}
-	if !ok {
+	if id == 0 {
 		a.lastDir++
 		id = a.lastDir
 		if _, err := a.c.exec("INSERT INTO dir (id, parent, name) VALUES (?, ?, ?)", id, parentID, []byte(name)); err != nil {
@@ -81,6 +83,26 @@ func (a *adder) dir(path string) (*openDir, error) {
 		}
 	}
 	return a.remember(path, a.newDir(id)), nil
+}
+
+// findDir gives the number of a directory, 0 when the chain never had it. On
+// the way it sees whether an item for it was taken in as the neighbour's.
+func (a *adder) findDir(parent int64, name string) (id int64, err error) {
+	if a.base == nil {
+		id, _, err = a.c.integer("SELECT id FROM dir WHERE parent = ? AND name = ?", parent, []byte(name))
+		return id, err
+	}
+	// No join: sqlite would prepare that anew for every look-up.
+	err = a.c.query(`SELECT id, (SELECT id FROM version
+			WHERE dir = ?1 AND name = ?2 AND since <= ?3 AND (until = 0 OR until >= ?3) AND child > 0)
+		FROM dir WHERE parent = ?1 AND name = ?2`, []driver.Value{parent, []byte(name), a.base.key}, func(row []driver.Value) error {
+		id = row[0].(int64)
+		if version, ok := row[1].(int64); ok && a.seen.has(version) {
+			a.present.set(id)
+		}
+		return nil
+	})
+	return id, err
 }
 
 func (a *adder) newDir(id int64) *openDir {
@@ -119,14 +141,47 @@ func (a *adder) match(d *openDir, name string, meta, content []byte) (ref, error
 	if d.loaded && !d.wide {
 		return d.rows[a.print([]byte(name), meta, content)], nil
 	}
-	var r ref
-	err := a.c.query(`SELECT id, child, since, until FROM version WHERE dir = ? AND name = ? AND meta = ? AND content = ?`,
-		[]driver.Value{d.id, []byte(name), meta, content}, func(row []driver.Value) error {
-			if c := (ref{row[0].(int64), row[1].(int64), row[2].(int64), row[3].(int64)}); a.neighbour(c.since, c.until) {
+	return a.lookUp(d.id, name, meta, content)
+}
+
+// lookUp is match by a query of its own. Rows that are not equal are kept for
+// when they are going to be cut off.
+func (a *adder) lookUp(dir int64, name string, meta, content []byte) (r ref, err error) {
+	earlier, later := a.before, max(a.before, a.after)
+	if earlier == 0 {
+		earlier = later
+	}
+	err = a.c.query(`SELECT id, child, since, until, meta, content FROM version
+		WHERE dir = ? AND name = ? AND since <= ? AND (until = 0 OR until >= ?)`,
+		[]driver.Value{dir, []byte(name), later, earlier}, func(row []driver.Value) error {
+			switch c := (ref{row[0].(int64), row[1].(int64), row[2].(int64), row[3].(int64)}); {
+			case !a.neighbour(c.since, c.until):
+			case bytes.Equal(row[4].([]byte), meta) && bytes.Equal(row[5].([]byte), content):
 				r = c
+			default:
+				a.keep(c)
 			}
 			return nil
 		})
+	return r, err
+}
+
+// keep remembers a row, up to a bound.
+func (a *adder) keep(r ref) {
+	if len(a.kept) < maxKeptRows {
+		a.kept[r.id] = r
+	}
+}
+
+// row gives a row that is not in the snapshot, from memory if it is kept.
+func (a *adder) row(id int64) (r ref, err error) {
+	if r, ok := a.kept[id]; ok {
+		return r, nil
+	}
+	err = a.c.query("SELECT child, since, until FROM version WHERE id = ?", []driver.Value{id}, func(row []driver.Value) error {
+		r = ref{id, row[0].(int64), row[1].(int64), row[2].(int64)}
+		return nil
+	})
 	return r, err
 }
 

@@ -113,6 +113,7 @@ func (a *adder) takeOut(id int64) (out bool, err error) {
 func (a *adder) unsee(id int64) error {
 	a.seen.clear(id)
 	a.revoke(id)
+	delete(a.kept, id)
 	if a.before == 0 || a.after == 0 {
 		return nil
 	}
@@ -130,18 +131,18 @@ func (a *adder) dropDuplicates(context.Context) error {
 	if a.alone() {
 		return nil
 	}
-	type pair struct{ old, new, oldChild, newChild, dir int64 }
+	type pair struct{ old, new, dir int64 }
 	var pairs []pair
 	collect := func(row []driver.Value) error {
-		if p := (pair{row[0].(int64), row[1].(int64), row[2].(int64), row[3].(int64), row[4].(int64)}); a.seen.has(p.old) {
+		if p := (pair{row[0].(int64), row[1].(int64), row[2].(int64)}); a.seen.has(p.old) {
 			pairs = append(pairs, p)
 		}
 		return nil
 	}
-	err := a.c.query(`SELECT w.id, v.id, w.child, v.child, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+	err := a.c.query(`SELECT w.id, v.id, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
 		WHERE v.id > ?1 AND w.id <= ?1`, []driver.Value{a.firstVersion}, collect)
 	if err == nil && a.before != 0 && a.after != 0 {
-		err = a.c.query(`SELECT v.id, w.id, v.child, w.child, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+		err = a.c.query(`SELECT v.id, w.id, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
 			WHERE v.until = ?2 AND v.until > 0 AND v.id <= ?1 AND w.since = ?2 AND w.since > 0 AND w.id <= ?1 AND v.id <> w.id`,
 			[]driver.Value{a.firstVersion, a.key}, collect)
 	}
@@ -155,7 +156,9 @@ func (a *adder) dropDuplicates(context.Context) error {
 		}
 		a.skip(path, "a name in it twice in the archive")
 		loser := p.new
-		if p.newChild != 0 && p.oldChild == 0 {
+		if _, dir, err := a.c.integer("SELECT child FROM version n WHERE id = ? AND child > 0 AND (SELECT child FROM version WHERE id = ?) = 0", p.new, p.old); err != nil {
+			return err
+		} else if dir {
 			loser = p.old
 		}
 		if _, err := a.takeOut(loser); err != nil {
@@ -212,16 +215,12 @@ func (a *adder) cutOff(ctx context.Context) error {
 
 // cutRow takes the snapshot out of one row's interval.
 func (a *adder) cutRow(id int64) (child int64, err error) {
-	var since, until int64
-	err = a.c.query("SELECT child, since, until FROM version WHERE id = ?", []driver.Value{id}, func(row []driver.Value) error {
-		child, since, until = row[0].(int64), row[1].(int64), row[2].(int64)
-		return nil
-	})
+	r, err := a.row(id)
 	if err != nil {
 		return 0, err
 	}
-	if since > a.key || (until != 0 && until < a.key) {
-		return child, nil // ends at the neighbour as it should
+	if r.since > a.key || (r.until != 0 && r.until < a.key) {
+		return r.child, nil // ends at the neighbour as it should
 	}
 	switch {
 	case a.after == 0:
@@ -235,9 +234,9 @@ func (a *adder) cutRow(id int64) (child int64, err error) {
 		}
 		a.lastVersion++
 		_, err = a.c.exec(`INSERT INTO version (id, dir, name, since, until, child, meta, content)
-			SELECT ?, dir, name, ?, ?, child, meta, content FROM version WHERE id = ?`, a.lastVersion, since, a.before, id)
+			SELECT ?, dir, name, ?, ?, child, meta, content FROM version WHERE id = ?`, a.lastVersion, r.since, a.before, id)
 	}
-	return child, err
+	return r.child, err
 }
 
 // record marks the snapshot as indexed and keeps what was counted.

@@ -242,19 +242,20 @@ func (a *adder) orphans(context.Context) error {
 		return nil
 	}
 	for id := range a.candidate.without(&a.seen) {
-		child, _, err := a.c.integer("SELECT child FROM version WHERE id = ?", id)
+		r, err := a.row(id)
 		if err != nil {
 			return err
 		}
-		if child == 0 || a.present.has(child) {
+		a.keep(r)
+		if r.child == 0 || a.present.has(r.child) {
 			continue
 		}
-		inUse, err := a.anyInSnapshot("SELECT id FROM version WHERE dir = ?", child)
+		inUse, err := a.anyInSnapshot("SELECT id FROM version WHERE dir = ?", r.child)
 		if err != nil {
 			return err
 		}
 		if inUse {
-			a.needed.set(child)
+			a.needed.set(r.child)
 		}
 	}
 	return nil
