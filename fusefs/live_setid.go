@@ -22,39 +22,54 @@ import (
 
 const setID = unix.S_ISUID | unix.S_ISGID
 
-// clearSetID takes the set-id bits from a file, open as fh unless that is 0.
+// clearSetID takes the set-id bits from a regular file, open as fh unless that is
+// 0. Without execution by the group, its bit is one of a lock, of old.
 func (m *mux) clearSetID(cancel <-chan struct{}, h *fuse.InHeader, fh uint64) fuse.Status {
-	mode, st := m.setIDMode(cancel, h, fh)
-	if st != fuse.OK || mode&setID == 0 {
+	mode, st := m.mode(cancel, h, fh)
+	if st != fuse.OK || mode&syscall.S_IFMT != syscall.S_IFREG {
 		return st
 	}
-	in := fuse.SetAttrIn{SetAttrInCommon: fuse.SetAttrInCommon{InHeader: *h, Valid: fuse.FATTR_MODE, Mode: mode &^ unix.S_ISUID}}
-	if mode&unix.S_IXGRP != 0 { // else the bit is a lock's, of old
-		in.Mode &^= unix.S_ISGID
+	clear := uint32(unix.S_ISUID)
+	if mode&unix.S_IXGRP != 0 {
+		clear = setID
 	}
-	if fh != 0 {
-		in.Valid |= fuse.FATTR_FH
-		in.Fh = fh
-	}
-	if in.Mode == mode {
-		return fuse.OK
-	}
-	var out fuse.AttrOut
-	return m.side(h.NodeId).SetAttr(cancel, &in, &out)
+	return m.clearBits(cancel, h, fh, mode, clear)
 }
 
-// setIDMode gives the mode of a regular file, 0 for anything else.
-func (m *mux) setIDMode(cancel <-chan struct{}, h *fuse.InHeader, fh uint64) (uint32, fuse.Status) {
+// clearSetgid is for one who sets an ACL and is not in the file's group. The file
+// system below would do it for the caller, but not for us.
+func (m *mux) clearSetgid(cancel <-chan struct{}, h *fuse.InHeader) fuse.Status {
+	mode, st := m.mode(cancel, h, 0)
+	if st != fuse.OK {
+		return st
+	}
+	return m.clearBits(cancel, h, 0, mode, unix.S_ISGID)
+}
+
+// mode gives st_mode.
+func (m *mux) mode(cancel <-chan struct{}, h *fuse.InHeader, fh uint64) (uint32, fuse.Status) {
 	in := fuse.GetAttrIn{InHeader: *h, Fh_: fh}
 	if fh != 0 {
 		in.Flags_ = fuse.FUSE_GETATTR_FH
 	}
 	var out fuse.AttrOut
 	st := m.side(h.NodeId).GetAttr(cancel, &in, &out)
-	if out.Mode&syscall.S_IFMT != syscall.S_IFREG {
-		return 0, st
+	return out.Mode, st
+}
+
+// clearBits takes bits from a mode, if it has any of them.
+func (m *mux) clearBits(cancel <-chan struct{}, h *fuse.InHeader, fh uint64, mode, bits uint32) fuse.Status {
+	if mode&bits == 0 {
+		return fuse.OK
 	}
-	return out.Mode &^ syscall.S_IFMT, st
+	var in fuse.SetAttrIn
+	in.InHeader, in.Valid, in.Mode = *h, fuse.FATTR_MODE, mode&0o7777&^bits
+	if fh != 0 {
+		in.Valid |= fuse.FATTR_FH
+		in.Fh = fh
+	}
+	var out fuse.AttrOut
+	return m.side(h.NodeId).SetAttr(cancel, &in, &out)
 }
 
 // watchSetID lets writes into a file with set-id bits come to this process.
@@ -62,7 +77,7 @@ func (m *mux) watchSetID(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Open
 	if in.Uid == 0 || !writes(in.Flags) {
 		return fuse.OK
 	}
-	mode, st := m.setIDMode(cancel, &in.InHeader, out.Fh)
+	mode, st := m.mode(cancel, &in.InHeader, out.Fh)
 	if mode&setID != 0 {
 		// Not through the page cache either: the kernel does not mix the two.
 		out.OpenFlags = out.OpenFlags&^fuse.FOPEN_PASSTHROUGH | fuse.FOPEN_DIRECT_IO

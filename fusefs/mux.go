@@ -253,15 +253,3 @@ func (m *mux) SetXAttr(cancel <-chan struct{}, in *fuse.SetXAttrIn, attr string,
 	}
 	return st
 }
-
-// clearSetgid is for one who sets an ACL and is not in the file's group. The file
-// system below would do it for the caller, but not for us.
-func (m *mux) clearSetgid(cancel <-chan struct{}, h *fuse.InHeader) fuse.Status {
-	var now fuse.AttrOut
-	if st := m.live.GetAttr(cancel, &fuse.GetAttrIn{InHeader: *h}, &now); st != fuse.OK || now.Mode&syscall.S_ISGID == 0 {
-		return st
-	}
-	var set fuse.SetAttrIn
-	set.InHeader, set.Valid, set.Mode = *h, fuse.FATTR_MODE, now.Mode&0o7777&^syscall.S_ISGID
-	return m.live.SetAttr(cancel, &set, &now)
-}
