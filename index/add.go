@@ -53,7 +53,7 @@ func (x *Index) AddScan(ctx context.Context, num int64, scan func(known []snapsh
 		if err != nil {
 			return err
 		}
-		a, err := newAdder(c, p, base)
+		a, err := newAdder(c, p, base, newInventory(p, base, x.spare))
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,8 @@ func (x *Index) AddScan(ctx context.Context, num int64, scan func(known []snapsh
 		if err := a.run(ctx, scan); err != nil {
 			return err
 		}
-		added, x.last = a.added, a.next
+		added = a.added
+		x.hold(a.next, base)
 		return nil
 	})
 	if err != nil {
@@ -115,10 +116,10 @@ type adder struct {
 	content     []byte
 }
 
-func newAdder(c *conn, p place, base *inventory) (*adder, error) {
+func newAdder(c *conn, p place, base, next *inventory) (*adder, error) {
 	a := &adder{
 		c: c, place: p,
-		base: base, next: newInventory(p.key, base), revoked: map[uint32]bool{},
+		base: base, next: next, revoked: map[uint32]bool{},
 		owners: ownerNumbers{c, map[owner]uint64{}},
 		seed:   [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()},
 		open:   map[string]*openDir{}, kept: map[int64]ref{},

@@ -22,12 +22,9 @@ func (a *adder) useBase() error {
 	for _, id := range a.base.others {
 		a.candidate.set(int64(id))
 	}
-	err := a.c.query("SELECT files = 0 OR size = 0 FROM snapshot WHERE num = ?", []driver.Value{a.num}, func(row []driver.Value) error {
-		a.counting = row[0].(int64) != 0
+	a.counting = a.filesSaid == 0 || a.sizeSaid == 0
+	if a.before == 0 || a.after == 0 {
 		return nil
-	})
-	if err != nil || a.before == 0 || a.after == 0 {
-		return err
 	}
 	ends := "SELECT id FROM version WHERE until = ? AND until > 0"
 	if a.base.key == a.after {

@@ -23,7 +23,7 @@ type inventory struct {
 	others   []uint32        // versions that no item stands for alone: hard links, directories without item
 
 	byObject map[[32]byte]int // numbers of sections that are whole
-	table    []uint32         // open addressing by sum: 1 + the item's number, 0 where free
+	table    []uint32         // of landmarks, open addressing by sum: 1 + the item's number, 0 where free
 	likely   int              // the item behind the one found last
 }
 
@@ -41,15 +41,25 @@ type inventorySection struct {
 	stored      bool  // as it is, in the chain's table
 }
 
-// maxInventory bounds the memory: 16 bytes an item, and 8 to look it up.
-const maxInventory = 2_000_000
+const (
+	maxInventory = 2_000_000 // bounds the memory: 16 bytes an item, and one or two to look it up
+	nearby       = 32        // items to both sides of the one expected
+)
 
-// newInventory makes one for about as many items as a neighbour has.
-func newInventory(key int64, neighbour *inventory) *inventory {
-	v := &inventory{key: key}
+// newInventory makes one for about as many items as a neighbour has, or the
+// source counts files, in the memory of one that is not needed any more. Both
+// inventories may be nil.
+func newInventory(p place, neighbour, old *inventory) *inventory {
+	n := p.filesSaid + p.filesSaid/8 // and directories
 	if neighbour != nil {
-		n := len(neighbour.items)
-		v.items = make([]inventoryItem, 0, n+n/64)
+		n = int64(len(neighbour.items))
+		n += n / 64
+	}
+	v := &inventory{key: p.key}
+	if n = max(0, min(n, maxInventory)); old != nil && int64(cap(old.items)) >= n {
+		v.items, old.items = old.items[:0], nil
+	} else {
+		v.items = make([]inventoryItem, 0, n)
 	}
 	return v
 }
@@ -82,7 +92,7 @@ func (v *inventory) finish(revoked map[uint32]bool) {
 
 // prepare makes the inventory ready for look-ups.
 func (v *inventory) prepare() {
-	if v.table != nil {
+	if v.byObject != nil {
 		return
 	}
 	v.byObject = make(map[[32]byte]int, len(v.sections))
@@ -91,33 +101,44 @@ func (v *inventory) prepare() {
 			v.byObject[s.Objects[0]] = i
 		}
 	}
+	var landmarks []int
+	for i, it := range v.items {
+		if it.landmark() && it.version != 0 {
+			landmarks = append(landmarks, i)
+		}
+	}
 	size := 1
-	for size < 2*len(v.items) {
+	for size < 2*len(landmarks) {
 		size *= 2
 	}
 	v.table = make([]uint32, size)
-	for i, it := range v.items {
-		if it.version == 0 {
-			continue
-		}
-		at := it.sum & uint64(size-1)
+	for _, i := range landmarks {
+		at := v.slot(v.items[i].sum)
 		for v.table[at] != 0 {
-			at = (at + 1) & uint64(size-1)
+			at = (at + 1) & (size - 1)
 		}
 		v.table[at] = uint32(i + 1)
 	}
 }
 
-// version gives what an item with that checksum became, 0 when unknown.
+// landmark tells, for one item in eight, that it can be found wherever it is.
+func (it *inventoryItem) landmark() bool { return it.sum%8 == 0 }
+
+func (v *inventory) slot(sum uint64) int { return int(sum/8) & (len(v.table) - 1) }
+
+// version gives what an item with that checksum became, 0 when unknown. Items
+// mostly come in the same order, so it looks around the item that is expected;
+// elsewhere only landmarks are found, and with the first of them what follows.
 func (v *inventory) version(sum uint64) int64 {
-	if v.likely < len(v.items) && v.items[v.likely].sum == sum {
-		v.likely++
-		return int64(v.items[v.likely-1].version)
+	for i := max(0, v.likely-nearby); i < min(v.likely+nearby, len(v.items)); i++ {
+		if v.items[i].sum == sum {
+			v.likely = i + 1
+			return int64(v.items[i].version)
+		}
 	}
-	mask := uint64(len(v.table) - 1)
-	for at := sum & mask; v.table[at] != 0; at = (at + 1) & mask {
-		if i := v.table[at] - 1; v.items[i].sum == sum {
-			v.likely = int(i) + 1
+	for at := v.slot(sum); v.table[at] != 0; at = (at + 1) & (len(v.table) - 1) {
+		if i := int(v.table[at] - 1); v.items[i].sum == sum {
+			v.likely = i + 1
 			return int64(v.items[i].version)
 		}
 	}
@@ -161,8 +182,15 @@ func (x *Index) inventoryOf(c *conn, p place) (*inventory, error) {
 	if err != nil || !beside(key) {
 		return nil, err
 	}
-	return loadInventory(c, p.chain, key)
+	v := newInventory(p, nil, nil)
+	v.key = key
+	return loadInventory(c, p.chain, v)
 }
+
+// hold keeps an inventory for the snapshot to be added next, and the memory of
+// the one before for that one's: by turns two of them serve for any number of
+// snapshots, where the collector would let more pile up. Both may be nil.
+func (x *Index) hold(next, before *inventory) { x.last, x.spare = next, before }
 
 // summer gives the checksums of items: the authentication tag of AES-GCM under
 // a secret key of the database, cut to 64 bits, so that nobody can make two

@@ -110,10 +110,9 @@ func appendVersions(b []byte, versions []uint32) []byte {
 	return b
 }
 
-// loadInventory reads what is stored of a chain. What makes no sense is as if
-// it were not there.
-func loadInventory(c *conn, chain, key int64) (*inventory, error) {
-	v := &inventory{key: key}
+// loadInventory reads what is stored of a chain into an empty inventory, and
+// gives it back. What makes no sense is as if it were not there.
+func loadInventory(c *conn, chain int64, v *inventory) (*inventory, error) {
 	others, bad := false, false
 	err := c.query("SELECT object, stream FROM section WHERE chain = ?", []driver.Value{chain}, func(row []driver.Value) error {
 		object, _ := row[0].([]byte)

@@ -41,6 +41,7 @@ type Index struct {
 	// Of the writer:
 	last     *inventory // of the snapshot added last
 	lastSeen int64      // and its connection's data_version then
+	spare    *inventory // memory for the next one
 
 	ownerMu sync.RWMutex
 	owners  map[uint64]owner
@@ -318,7 +319,7 @@ func (x *Index) writing(ctx context.Context, f func(c *conn) error) error {
 		_, err = c.exec("COMMIT")
 	}
 	if err != nil {
-		x.last = nil
+		x.hold(nil, nil)
 		return errors.Join(x.note(err), c.rollback())
 	}
 	return nil
@@ -327,7 +328,7 @@ func (x *Index) writing(ctx context.Context, f func(c *conn) error) error {
 // Relax forgets what is kept for the next snapshot to be added.
 func (x *Index) Relax(ctx context.Context) {
 	if c, err := x.take(ctx, x.write); err == nil {
-		x.last = nil
+		x.hold(nil, nil)
 		x.write <- c
 	}
 }

@@ -10,6 +10,8 @@ type place struct {
 	num, chain, key int64
 	indexed         bool
 	before, after   int64 // keys of the indexed neighbours; 0 where there is none
+	filesSaid       int64 // that the source counts; 0 where it does not say
+	sizeSaid        int64 // and their bytes
 }
 
 func (p place) alone() bool { return p.before == 0 && p.after == 0 }
@@ -18,11 +20,11 @@ func (p place) alone() bool { return p.before == 0 && p.after == 0 }
 func placeOf(c *conn, num int64) (p place, ok bool, err error) {
 	err = c.query(`SELECT s.chain, s.key, s.indexed,
 		coalesce((SELECT max(b.key) FROM snapshot b WHERE b.chain = s.chain AND b.key < s.key AND b.indexed), 0),
-		coalesce((SELECT min(a.key) FROM snapshot a WHERE a.chain = s.chain AND a.key > s.key AND a.indexed), 0)
-		FROM snapshot s WHERE s.num = ?`, []driver.Value{num}, func(row []driver.Value) error {
+		coalesce((SELECT min(a.key) FROM snapshot a WHERE a.chain = s.chain AND a.key > s.key AND a.indexed), 0),
+		s.files, s.size FROM snapshot s WHERE s.num = ?`, []driver.Value{num}, func(row []driver.Value) error {
 		p = place{
 			num: num, chain: row[0].(int64), key: row[1].(int64), indexed: row[2].(int64) != 0,
-			before: row[3].(int64), after: row[4].(int64),
+			before: row[3].(int64), after: row[4].(int64), filesSaid: row[5].(int64), sizeSaid: row[6].(int64),
 		}
 		ok = true
 		return nil
