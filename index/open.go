@@ -218,7 +218,9 @@ func migrate(ctx context.Context, c *conn) error {
 	case version > int64(len(files)):
 		return &unusableError{fmt.Sprintf("schema %d is newer than this s4 knows (%d)", version, len(files))}
 	}
-	if err := c.script("PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 16777216"); err != nil {
+	// The log is 16 MiB when it is carried over into the file, and afterwards:
+	// many of the pages that one snapshot changes are changed by the next, too.
+	if err := c.script("PRAGMA journal_mode = WAL; PRAGMA journal_size_limit = 16777216; PRAGMA wal_autocheckpoint = 4000"); err != nil {
 		return err
 	}
 	for i, name := range files {
