@@ -14,9 +14,9 @@ import (
 // candidate: those that are not seen get cut off.
 func (a *adder) useBase() error {
 	a.base.prepare()
-	for _, it := range a.base.items {
-		if it.version != 0 {
-			a.candidate.set(int64(it.version))
+	for _, id := range a.base.items.versions {
+		if id != 0 {
+			a.candidate.set(int64(id))
 		}
 	}
 	for _, id := range a.base.others {
@@ -130,7 +130,8 @@ func (a *adder) see(id int64) error {
 func (a *adder) knownSection(is snapshot.Section) error {
 	s := a.base.sections[a.base.byObject[is.Objects[0]]]
 	s.stored = s.stored && a.after == 0 // else it is stored for another snapshot
-	for _, it := range a.base.items[s.first:s.end] {
+	for n := s.first; n < s.end; n++ {
+		it := a.base.items.at(n)
 		id := int64(it.version)
 		if a.seen.has(id) {
 			path, err := a.pathOf(id)
@@ -176,19 +177,23 @@ func (a *adder) pathOf(version int64) (path string, err error) {
 func (a *adder) note(it inventoryItem) {
 	switch {
 	case a.next == nil:
-	case len(a.next.items) == maxInventory:
+	case a.next.items.len() == maxInventory:
 		a.next = nil
 	default:
-		a.next.items = append(a.next.items, it)
+		a.next.items.add(it)
 	}
 }
 
 func (a *adder) noteItem(raw []byte, sum uint64, version int64) {
-	if version > math.MaxUint32 || len(raw) > math.MaxUint32 {
+	if version > math.MaxUint32 {
 		a.next = nil
 		return
 	}
-	a.note(inventoryItem{sum: sum, version: uint32(version), size: uint32(len(raw))})
+	it := inventoryItem{sum: sum, version: uint32(version)}
+	if len(raw) <= math.MaxUint16 {
+		it.size = uint16(len(raw))
+	}
+	a.note(it)
 }
 
 // other enters a version that no item stands for alone.

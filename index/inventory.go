@@ -19,18 +19,12 @@ import (
 type inventory struct {
 	key      int64 // of the snapshot
 	sections []inventorySection
-	items    []inventoryItem // in the stream's order
-	others   []uint32        // versions that no item stands for alone: hard links, directories without item
+	items    itemList // in the stream's order
+	others   []uint32 // versions that no item stands for alone: hard links, directories without item
 
 	byObject map[[32]byte]int // numbers of sections that are whole
 	table    []uint32         // of landmarks, open addressing by sum: 1 + the item's number, 0 where free
 	likely   int              // the item behind the one found last
-}
-
-type inventoryItem struct {
-	sum     uint64
-	version uint32 // that it became; 0 for what has to be looked at again
-	size    uint32 // of the packed item in bytes
 }
 
 type inventorySection struct {
@@ -42,7 +36,7 @@ type inventorySection struct {
 }
 
 const (
-	maxInventory = 2_000_000 // bounds the memory: 16 bytes an item, and one or two to look it up
+	maxInventory = 2_000_000 // bounds the memory: 14 bytes an item, and one or two to look it up
 	nearby       = 32        // items to both sides of the one expected
 )
 
@@ -52,14 +46,14 @@ const (
 func newInventory(p place, neighbour, old *inventory) *inventory {
 	n := p.filesSaid + p.filesSaid/8 // and directories
 	if neighbour != nil {
-		n = int64(len(neighbour.items))
+		n = int64(neighbour.items.len())
 		n += n / 64
 	}
 	v := &inventory{key: p.key}
-	if n = max(0, min(n, maxInventory)); old != nil && int64(cap(old.items)) >= n {
-		v.items, old.items = old.items[:0], nil
+	if n = max(0, min(n, maxInventory)); old != nil && int64(cap(old.items.sums)) >= n {
+		v.items, old.items = old.items.reuse(), itemList{}
 	} else {
-		v.items = make([]inventoryItem, 0, n)
+		v.items = newItemList(int(n))
 	}
 	return v
 }
@@ -70,7 +64,7 @@ func (v *inventory) end(s inventorySection) {
 	if n := len(v.sections); n > 0 {
 		s.first = v.sections[n-1].end
 	}
-	s.end = len(v.items)
+	s.end = v.items.len()
 	v.sections = append(v.sections, s)
 }
 
@@ -80,12 +74,12 @@ func (v *inventory) finish(revoked map[uint32]bool) {
 		s := &v.sections[i]
 		s.whole = true
 		for n := s.first; n < s.end; n++ {
-			it := &v.items[n]
-			if revoked[it.version] {
-				it.version = 0
+			version := &v.items.versions[n]
+			if revoked[*version] {
+				*version = 0
 				s.stored = false
 			}
-			s.whole = s.whole && it.version != 0
+			s.whole = s.whole && *version != 0
 		}
 	}
 }
@@ -102,8 +96,8 @@ func (v *inventory) prepare() {
 		}
 	}
 	var landmarks []int
-	for i, it := range v.items {
-		if it.landmark() && it.version != 0 {
+	for i, sum := range v.items.sums {
+		if landmark(sum) && v.items.versions[i] != 0 {
 			landmarks = append(landmarks, i)
 		}
 	}
@@ -113,7 +107,7 @@ func (v *inventory) prepare() {
 	}
 	v.table = make([]uint32, size)
 	for _, i := range landmarks {
-		at := v.slot(v.items[i].sum)
+		at := v.slot(v.items.sums[i])
 		for v.table[at] != 0 {
 			at = (at + 1) & (size - 1)
 		}
@@ -122,7 +116,7 @@ func (v *inventory) prepare() {
 }
 
 // landmark tells, for one item in eight, that it can be found wherever it is.
-func (it *inventoryItem) landmark() bool { return it.sum%8 == 0 }
+func landmark(sum uint64) bool { return sum%8 == 0 }
 
 func (v *inventory) slot(sum uint64) int { return int(sum/8) & (len(v.table) - 1) }
 
@@ -130,16 +124,16 @@ func (v *inventory) slot(sum uint64) int { return int(sum/8) & (len(v.table) - 1
 // mostly come in the same order, so it looks around the item that is expected;
 // elsewhere only landmarks are found, and with the first of them what follows.
 func (v *inventory) version(sum uint64) int64 {
-	for i := max(0, v.likely-nearby); i < min(v.likely+nearby, len(v.items)); i++ {
-		if v.items[i].sum == sum {
+	for i := max(0, v.likely-nearby); i < min(v.likely+nearby, v.items.len()); i++ {
+		if v.items.sums[i] == sum {
 			v.likely = i + 1
-			return int64(v.items[i].version)
+			return int64(v.items.versions[i])
 		}
 	}
 	for at := v.slot(sum); v.table[at] != 0; at = (at + 1) & (len(v.table) - 1) {
-		if i := int(v.table[at] - 1); v.items[i].sum == sum {
+		if i := int(v.table[at] - 1); v.items.sums[i] == sum {
 			v.likely = i + 1
-			return int64(v.items[i].version)
+			return int64(v.items.versions[i])
 		}
 	}
 	return 0
@@ -147,8 +141,8 @@ func (v *inventory) version(sum uint64) int64 {
 
 // expected gives the item behind the one found last.
 func (v *inventory) expected() (it inventoryItem) {
-	if v.likely < len(v.items) {
-		it = v.items[v.likely]
+	if v.likely < v.items.len() {
+		it = v.items.at(v.likely)
 	}
 	return it
 }

@@ -72,7 +72,7 @@ func blob(b []byte) []byte {
 
 // A section is stored as numbers of its objects, 32 bytes each without the
 // first, start, end, files, size, number of items, 8 bytes for each checksum,
-// versions, size of each item. All numbers are unsigned varints, versions are
+// versions, sizes. All numbers are unsigned varints, versions are
 // differences as zigzag varints.
 func (v *inventory) appendSection(b []byte, s *inventorySection) []byte {
 	b = binary.AppendUvarint(b, uint64(len(s.Objects)))
@@ -82,30 +82,21 @@ func (v *inventory) appendSection(b []byte, s *inventorySection) []byte {
 	for _, n := range []int64{int64(s.Start), int64(s.End), s.files, s.size, int64(s.end - s.first)} {
 		b = binary.AppendUvarint(b, uint64(n))
 	}
-	items := v.items[s.first:s.end]
-	for _, it := range items {
-		b = binary.LittleEndian.AppendUint64(b, it.sum)
+	for _, sum := range v.items.sums[s.first:s.end] {
+		b = binary.LittleEndian.AppendUint64(b, sum)
 	}
-	last := uint32(0)
-	for _, it := range items {
-		b = appendVersion(b, last, it.version)
-		last = it.version
-	}
-	for _, it := range items {
-		b = binary.AppendUvarint(b, uint64(it.size))
+	b = appendVersions(b, v.items.versions[s.first:s.end])
+	for _, size := range v.items.sizes[s.first:s.end] {
+		b = binary.AppendUvarint(b, uint64(size))
 	}
 	return b
 }
 
-func appendVersion(b []byte, last, version uint32) []byte {
-	return binary.AppendVarint(b, int64(version)-int64(last))
-}
-
 func appendVersions(b []byte, versions []uint32) []byte {
-	last := uint32(0)
+	last := int64(0)
 	for _, n := range versions {
-		b = appendVersion(b, last, n)
-		last = n
+		b = binary.AppendVarint(b, int64(n)-last)
+		last = int64(n)
 	}
 	return b
 }
@@ -156,17 +147,16 @@ func (v *inventory) parseSection(r *reader, object []byte) {
 		r.bad = true
 		return
 	}
-	first := len(v.items)
 	for range count {
-		v.items = append(v.items, inventoryItem{sum: r.fixed64()})
+		v.items.sums = append(v.items.sums, r.fixed64())
 	}
 	last := uint32(0)
-	for i := range v.items[first:] {
+	for range count {
 		last = r.version(last)
-		v.items[first+i].version = last
+		v.items.versions = append(v.items.versions, last)
 	}
-	for i := range v.items[first:] {
-		v.items[first+i].size = r.uint32()
+	for range count {
+		v.items.sizes = append(v.items.sizes, r.uint16())
 	}
 	v.end(s)
 }
@@ -180,10 +170,10 @@ func (r *reader) version(last uint32) uint32 {
 	return uint32(n)
 }
 
-func (r *reader) uint32() uint32 {
+func (r *reader) uint16() uint16 {
 	n := r.uvarint()
-	if n > math.MaxUint32 {
+	if n > math.MaxUint16 {
 		r.bad, r.b = true, nil
 	}
-	return uint32(n)
+	return uint16(n)
 }

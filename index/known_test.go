@@ -300,7 +300,9 @@ func TestSectionsOfBefore(t *testing.T) {
 // FuzzInventory sees that stored sections survive, and that other bytes do no
 // harm.
 func FuzzInventory(f *testing.F) {
-	v := &inventory{items: []inventoryItem{{1, 5, 100}, {1 << 63, 4, 1 << 20}}}
+	v := &inventory{}
+	v.items.add(inventoryItem{1, 5, 100})
+	v.items.add(inventoryItem{1 << 63, 4, 1 << 15})
 	v.end(inventorySection{Section: snapshot.Section{Objects: [][32]byte{{1}, {2}}, Start: 3, End: 4}, files: 1, size: 1 << 40})
 	f.Add(v.appendSection(nil, &v.sections[0]))
 	f.Add([]byte{1, 0, 0, 0, 0, 200, 1})
