@@ -12,37 +12,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// newBtrfs makes a small btrfs in a file and mounts it for the time of the test.
-func newBtrfs(t *testing.T) string {
-	t.Helper()
-	needFUSE(t)
-	mkfs := tool(t, "mkfs.btrfs")
-	image, dir := filepath.Join(t.TempDir(), "image"), publicDir(t)
-	f, err := os.Create(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(f.Truncate(256<<20), f.Close()); err != nil {
-		t.Fatal(err)
-	}
-	run(t, mkfs, "-q", image)
-	// The loop device goes with the mount (autoclear).
-	if out, err := exec.CommandContext(t.Context(), "mount", "-o", "loop", image, dir).CombinedOutput(); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatalf("mount: %v: %s", err, out)
-		}
-		t.Skipf("no loop devices or no btrfs here: %s", out)
-	}
-	t.Cleanup(func() {
-		if err := unix.Unmount(dir, 0); err != nil {
-			t.Error(err)
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-		}
-	})
-	return dir
-}
+	"github.com/s4-storage/s4/internal/btrfstest"
+)
 
 // On a file system that shares extents, copies in the mount share them, and
 // holes are where they are.
@@ -50,7 +22,9 @@ func TestBtrfs(t *testing.T) {
 	filefrag := tool(t, "/usr/sbin/filefrag")
 	for mode, off := range map[string]bool{"passthrough": false, "through the process": true} {
 		t.Run(mode, func(t *testing.T) {
-			volume := newBtrfs(t)
+			needFUSE(t)
+			volume := publicDir(t)
+			btrfstest.Mount(t, volume, 256<<20)
 			write(t, filepath.Join(volume, ".s4/config"), "")
 			mnt := mountLive(t, volume, newFakeHistory(), func(o *Options) { o.NoPassthrough = off })
 			path := filepath.Join(mnt, "big")
