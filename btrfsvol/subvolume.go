@@ -16,8 +16,7 @@ import (
 
 // Why something is not a subvolume. A path that does not exist is
 // [fs.ErrNotExist], one that does already [fs.ErrExist], a missing right
-// [fs.ErrPermission] and a full file system ENOSPC or EDQUOT. All errors are
-// [*fs.PathError].
+// [fs.ErrPermission] and a full file system ENOSPC or EDQUOT.
 var (
 	ErrNotBtrfs     = errors.New("not on a btrfs file system")
 	ErrNotSubvolume = errors.New("not a btrfs subvolume")
@@ -186,14 +185,22 @@ func fail(op, path string, err error) error {
 	if errno == unix.ENOTTY {
 		err = ErrNotBtrfs
 	}
-	err = &fs.PathError{Op: op, Path: path, Err: err}
+	return advise(&fs.PathError{Op: op, Path: path, Err: err})
+}
+
+// advise adds to an error what may help.
+func advise(err error) error {
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return err
+	}
 	switch errno {
 	case unix.EPERM, unix.EACCES:
-		err = hint.With(err, "run as root; others may make snapshots of their own subvolumes, and delete subvolumes if the file system is mounted with user_subvol_rm_allowed")
+		return hint.With(err, "run as root; others may make snapshots of their own subvolumes, and delete subvolumes if the file system is mounted with user_subvol_rm_allowed")
 	case unix.EROFS:
-		err = hint.With(err, "the file system is mounted read-only, or the subvolume around it is read-only")
+		return hint.With(err, "the file system is mounted read-only, or the subvolume around it is read-only")
 	case unix.ENOSPC, unix.EDQUOT:
-		err = hint.With(err, "delete snapshots, or let the file system or the quota grow; space comes back a while after a deletion")
+		return hint.With(err, "delete snapshots, or let the file system or the quota grow; space comes back a while after a deletion")
 	}
 	return err
 }

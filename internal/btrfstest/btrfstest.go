@@ -43,7 +43,7 @@ func Mount(tb testing.TB, dir string, size int64) {
 		tb.Fatalf("mkfs.btrfs: %v: %s", err, out)
 	}
 	// The loop device goes with the mount (autoclear).
-	if out, err := exec.CommandContext(tb.Context(), "mount", "-o", "loop,noatime", image, dir).CombinedOutput(); err != nil {
+	if out, err := exec.CommandContext(tb.Context(), "mount", "-o", "loop,noatime,nodev", image, dir).CombinedOutput(); err != nil {
 		skip(tb, "no loop devices or no btrfs here: "+string(out))
 	}
 	tb.Cleanup(func() {
