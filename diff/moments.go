@@ -3,7 +3,6 @@ package diff
 import (
 	"context"
 	"iter"
-	"slices"
 
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/snapshot"
@@ -71,8 +70,14 @@ func between(ctx context.Context, trees Trees, c index.Change, comparable bool) 
 		return 0, err
 	}
 	now, err := trees.Content(ctx, c.New.Version)
-	if err == nil && !slices.Equal(old, now) {
-		w |= Content
+	if err != nil {
+		return 0, err
 	}
-	return w, err
+	switch same, known := snapshot.SameContent(old, now); {
+	case known && !same, !known && w&Time != 0:
+		w |= Content
+	case !known && w == 0 && c.Old.Ctime != c.New.Ctime:
+		w |= Unsure
+	}
+	return w, nil
 }

@@ -18,18 +18,21 @@ const maxRenames = 20_000
 // those that are not to be taken for renamed.
 type Alike func(ctx context.Context, e *snapshot.Entry) (key uint64, ok bool, err error)
 
-// ByExtents takes files of equal extents for equal; for two snapshots of one
-// source.
+// ByExtents takes files of equal extents for equal, or by time where these have
+// no names; for two snapshots of one source.
 func ByExtents(trees Trees) Alike {
 	seed := maphash.MakeSeed()
 	return func(ctx context.Context, e *snapshot.Entry) (uint64, bool, error) {
 		extents, err := trees.Content(ctx, e.Version)
+		if err == nil && len(extents) == 0 {
+			return ByTime(ctx, e)
+		}
 		var h maphash.Hash
 		h.SetSeed(seed)
 		for _, x := range extents {
 			_, _ = h.Write(x.ID[:]) // never fails
 		}
-		return h.Sum64(), len(extents) > 0 && !e.Damaged, err
+		return h.Sum64(), !e.Damaged, err
 	}
 }
 

@@ -49,8 +49,8 @@ func BySize(_ context.Context, c *Change) (plus, minus int64, err error) {
 	return max(d, 0), max(-d, 0), nil
 }
 
-// ByChunks weighs a file that changed by the extents that only one side has:
-// for two snapshots of one source.
+// ByChunks weighs a file that changed by the extents that only one side has, or
+// by size where these have no names: for two snapshots of one source.
 func ByChunks(trees Trees) Weigh {
 	return func(ctx context.Context, c *Change) (plus, minus int64, err error) {
 		if c.What&(Content|Kind) == 0 || size(c.Old) == 0 || size(c.New) == 0 {
@@ -63,6 +63,9 @@ func ByChunks(trees Trees) Weigh {
 		now, err := trees.Content(ctx, c.New.Version)
 		if err != nil {
 			return 0, 0, err
+		}
+		if len(old) == 0 || len(now) == 0 {
+			return BySize(ctx, c)
 		}
 		count := map[[32]byte]int{}
 		for _, x := range old {

@@ -314,6 +314,11 @@ const (
 	modeSymlink = 0o120000
 	modeDir     = 0o040000
 	modeRegular = 0o100000
+	modeSocket  = 0o140000
+
+	// knownFlags leave out that a file is to be compressed, which borg
+	// records, too: that belongs to its file system.
+	knownFlags = snapshot.FlagNoDump | snapshot.FlagImmutable | snapshot.FlagAppend
 )
 
 func (c *converter) item(it *borgio.Item) *snapshot.Item {
@@ -321,7 +326,7 @@ func (c *converter) item(it *borgio.Item) *snapshot.Item {
 	*o = snapshot.Item{Path: it.Path, Content: o.Content[:0], Entry: snapshot.Entry{
 		Mode: it.Mode, UID: it.UID, GID: it.GID, User: it.User, Group: it.Group,
 		Size: it.Size, Rdev: it.Rdev, Mtime: it.Mtime,
-		Xattrs: o.Xattrs[:0], Flags: it.BSDFlags, Damaged: it.Damaged,
+		Xattrs: o.Xattrs[:0], Flags: it.BSDFlags & knownFlags, Damaged: it.Damaged,
 	}}
 	if o.Path == "." {
 		o.Path = ""

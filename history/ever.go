@@ -235,7 +235,7 @@ func (h *History) GoneAt(ctx context.Context, path string) (g snapshot.Gone, err
 func (h *History) goneOf(ctx context.Context, t *Trace) (snapshot.Gone, error) {
 	v := t.Newest()
 	last, e := t.Line[v.To], v.Entry
-	if t.Line[v.From].Source == last.Source {
+	if !slices.ContainsFunc(t.Line[v.From:v.To], func(s snapshot.Info) bool { return s.Source != last.Source }) {
 		return snapshot.Gone{Last: last, Entry: e}, nil
 	}
 	e, err := h.x.Find(ctx, last.Num, t.Path) // another source numbers it differently

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/snapshot"
@@ -31,43 +32,49 @@ const progressStep = 1000
 // for the rest.
 func (h *History) Fill(ctx context.Context, o FillOptions) error {
 	defer h.x.Relax(ctx)
-	line, err := h.Timeline(ctx)
+	line, err := h.timeline(ctx)
 	if err != nil {
 		return fmt.Errorf("fill: %w", err)
 	}
-	var todo []snapshot.Info
-	for i := len(line) - 1; i >= 0; i-- {
-		if !line[i].Indexed {
-			todo = append(todo, line[i])
+	var todo [][]snapshot.Info
+	for i, s := range slices.Backward(line.infos) {
+		if !s.Indexed {
+			todo = append(todo, line.held[i])
 		}
 	}
 	var errs []error
 	gone := map[string]bool{} // sources
-	for i, s := range todo {
-		if gone[s.Source] {
-			continue
-		}
-		if err := h.letUrgentPass(ctx); err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		var report func(items int64)
-		if o.Progress != nil {
-			report = func(items int64) { o.Progress(FillProgress{s, i, len(todo), items}) }
-			report(0)
-		}
-		err := h.index(ctx, s.Num, report)
-		switch {
-		case err == nil:
-		case ctx.Err() != nil:
-			return errors.Join(append(errs, ctx.Err())...)
-		case errors.Is(err, errVanished): // deleted since
-		default:
+	for i, equals := range todo {
+		var failed []error
+		for _, s := range equals { // one of them is enough
+			if gone[s.Source] {
+				continue
+			}
+			if err := h.letUrgentPass(ctx); err != nil {
+				return errors.Join(append(errs, err)...)
+			}
+			var report func(items int64)
+			if o.Progress != nil {
+				report = func(items int64) { o.Progress(FillProgress{s, i, len(todo), items}) }
+				report(0)
+			}
+			err := h.index(ctx, s.Num, report)
+			if err == nil {
+				failed = nil
+				break
+			}
+			if ctx.Err() != nil {
+				return errors.Join(append(errs, ctx.Err())...)
+			}
 			gone[s.Source] = errors.Is(err, snapshot.ErrUnreachable)
-			errs = append(errs, err)
+			if !errors.Is(err, errVanished) { // deleted since
+				failed = append(failed, err)
+			}
 		}
+		errs = append(errs, failed...)
 	}
 	if o.Progress != nil && len(todo) > 0 {
-		o.Progress(FillProgress{todo[len(todo)-1], len(todo), len(todo), 0})
+		o.Progress(FillProgress{todo[len(todo)-1][0], len(todo), len(todo), 0})
 	}
 	return errors.Join(errs...)
 }

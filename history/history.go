@@ -18,7 +18,7 @@ import (
 // Options says what a History is made of.
 type Options struct {
 	Index    *index.Index      // stays the caller's
-	Sources  []snapshot.Source // stay the caller's; of one snapshot in two sources the first is read
+	Sources  []snapshot.Source // stay the caller's; of one snapshot in several see [History.Timeline]
 	Logger   *slog.Logger      // nil discards
 	Location *time.Location    // of what a person types; default time.Local
 	Now      func() time.Time  // default time.Now
@@ -147,11 +147,23 @@ func (h *History) refresh(ctx context.Context, s snapshot.Source) error {
 type timeline struct {
 	infos []snapshot.Info   // oldest first, Dir set
 	held  [][]snapshot.Info // for each of infos, it and its equals in other sources
+	place map[int64]int     // in these, by the number of any of the equals
+}
+
+// group gives the snapshot with that number and its equals; nil where it is not
+// on the line.
+func (l *timeline) group(num int64) []snapshot.Info {
+	if i, ok := l.place[num]; ok {
+		return l.held[i]
+	}
+	return nil
 }
 
 // Timeline gives the snapshots of all sources, oldest first, with their
-// directory names. It is cheap while nothing changes. The slice is shared:
-// don't change it.
+// directory names. One that several sources hold is told as the source tells it
+// of which the index has the tree; of several or none such as one that opens
+// files by path, then as the first. It is cheap while nothing changes. The slice
+// is shared: don't change it.
 func (h *History) Timeline(ctx context.Context) ([]snapshot.Info, error) {
 	l, err := h.timeline(ctx)
 	if err != nil {
@@ -186,12 +198,14 @@ func (h *History) timeline(ctx context.Context) (*timeline, error) {
 	return line, nil
 }
 
-// merge makes one line of what the sources hold. A snapshot in two of them is
-// taken from the one that is indexed, then from the first.
+// merge makes one line of what the sources hold.
 func merge(all []snapshot.Info, sources []snapshot.Source) *timeline {
 	rank := make(map[string]int, len(sources))
 	for i, s := range sources {
 		rank[s.ID()] = i
+		if opensByPath(s) {
+			rank[s.ID()] -= len(sources)
+		}
 	}
 	groups := map[string][][]snapshot.Info{} // by ID; a source that has one twice has two
 	var ids []string
@@ -214,7 +228,7 @@ func merge(all []snapshot.Info, sources []snapshot.Source) *timeline {
 			groups[s.ID] = append(groups[s.ID], []snapshot.Info{s})
 		}
 	}
-	l := &timeline{}
+	l := &timeline{place: make(map[int64]int, len(all))}
 	for _, id := range ids {
 		for _, g := range groups[id] {
 			slices.SortFunc(g, func(a, b snapshot.Info) int {
@@ -224,11 +238,17 @@ func merge(all []snapshot.Info, sources []snapshot.Source) *timeline {
 		}
 	}
 	slices.SortFunc(l.held, func(a, b []snapshot.Info) int {
-		return cmp.Or(a[0].Time.Compare(b[0].Time), cmp.Compare(a[0].Num, b[0].Num))
+		// By ID and not by number, which is another's when a source loses it.
+		return cmp.Or(a[0].Time.Compare(b[0].Time), cmp.Compare(a[0].ID, b[0].ID), cmp.Compare(a[0].Num, b[0].Num))
 	})
 	second, count := "", 0
-	for _, g := range l.held {
+	for i, g := range l.held {
 		s := g[0]
+		for _, o := range g {
+			l.place[o.Num] = i
+			s.Message, s.Parent = cmp.Or(s.Message, o.Message), cmp.Or(s.Parent, o.Parent)
+			s.Host, s.User = cmp.Or(s.Host, o.Host), cmp.Or(s.User, o.User)
+		}
 		name := s.Time.UTC().Format(snapshot.DirFormat)
 		if name != second {
 			second, count = name, 0

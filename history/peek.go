@@ -23,11 +23,24 @@ func (h *History) Peek(ctx context.Context, num int64, path string) (snapshot.Fi
 	if err != nil || info.Indexed {
 		return nil, err
 	}
-	src, ok := h.source(info.Source).(finder)
+	for s, src := range h.holders(ctx, num) {
+		if !opensByPath(src) && s.Num != num {
+			continue
+		}
+		var f snapshot.File
+		if f, err = peek(ctx, src, s, path); f != nil || err == nil {
+			return f, err
+		}
+	}
+	return nil, err
+}
+
+func peek(ctx context.Context, src snapshot.Source, s snapshot.Info, path string) (snapshot.File, error) {
+	find, ok := src.(finder)
 	if !ok {
 		return nil, nil
 	}
-	it, err := src.FindItem(ctx, info, path)
+	it, err := find.FindItem(ctx, s, path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil
@@ -35,8 +48,11 @@ func (h *History) Peek(ctx context.Context, num int64, path string) (snapshot.Fi
 		return nil, err
 	case it.Mode&modeType != modeRegular, it.LinkTo != "" && it.LinkTo != path:
 		return nil, nil
-	case len(it.Content) == 0:
+	case it.Size == 0:
 		return emptyFile{}, nil
 	}
-	return h.source(info.Source).Open(ctx, it.Content)
+	if o, ok := src.(pathOpener); ok {
+		return o.OpenPath(ctx, s, path, it.Entry)
+	}
+	return src.Open(ctx, it.Content)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"io/fs"
 	"iter"
+	"slices"
 
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/snapshot"
@@ -90,33 +91,39 @@ func (h *History) Changes(ctx context.Context, a, b int64) iter.Seq2[index.Chang
 }
 
 // Content gives a regular file's extents as the source of the snapshot that
-// the version is in names them.
+// the version is in names them; none where it opens files by path.
 func (h *History) Content(ctx context.Context, version int64) ([]snapshot.Extent, error) {
 	return h.x.Content(ctx, version)
 }
 
-// Open gives the content of a regular file of snapshot num, from the source
-// that holds it, or else from another one that holds the same snapshot.
+// Open gives the content of a regular file of snapshot num. Of the sources that
+// hold the snapshot those that open files by path are asked first, then the one
+// that the index has the snapshot from, then the others.
 func (h *History) Open(ctx context.Context, num int64, e snapshot.Entry) (snapshot.File, error) {
 	content, err := h.x.Content(ctx, e.Version)
 	if err != nil {
 		return nil, err
-	}
-	if len(content) == 0 {
-		return emptyFile{}, nil
 	}
 	source, err := h.sourceOf(ctx, num)
 	if err != nil {
 		return nil, err
 	}
 	src := h.source(source)
-	if src == nil {
-		err = fmt.Errorf("source %s is not at hand: %w", source, snapshot.ErrUnreachable)
-	} else {
-		var f snapshot.File
+	byPath := opensByPath(src)
+	if e.Size == 0 || len(content) == 0 && src != nil && !byPath {
+		return emptyFile{}, nil
+	}
+	f, err := h.openByPath(ctx, num, e)
+	if f != nil {
+		return f, nil
+	}
+	switch {
+	case src != nil && !byPath:
 		if f, err = src.Open(ctx, content); err == nil {
 			return f, nil
 		}
+	case src == nil, err == nil:
+		err = fmt.Errorf("source %s is not at hand: %w", source, snapshot.ErrUnreachable)
 	}
 	if f := h.openElsewhere(ctx, num, e); f != nil {
 		return f, nil
@@ -141,58 +148,80 @@ func (h *History) Local(ctx context.Context, num int64) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	for _, group := range line.held {
-		here, asked := false, false
-		for _, s := range group {
-			src := h.source(s.Source)
-			here = here || src != nil && src.Local()
-			asked = asked || s.Num == num
+	group := line.group(num)
+	if group == nil {
+		return false, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
+	}
+	return slices.ContainsFunc(group, func(s snapshot.Info) bool {
+		src := h.source(s.Source)
+		return src != nil && src.Local()
+	}), nil
+}
+
+// openByPath opens the file from a source that has it under its path; nil when
+// there is none, or the reason why it cannot.
+func (h *History) openByPath(ctx context.Context, num int64, e snapshot.Entry) (f snapshot.File, err error) {
+	if !slices.ContainsFunc(h.joined(), opensByPath) {
+		return nil, nil
+	}
+	path, known := "", false
+	for s, src := range h.holders(ctx, num) {
+		if !opensByPath(src) {
+			continue
 		}
-		if asked {
-			return here, nil
+		if !known {
+			if path, err = h.x.Path(ctx, e.Version); err != nil {
+				return nil, err
+			}
+			known = true
+		}
+		if f, err = src.(pathOpener).OpenPath(ctx, s, path, e); err == nil {
+			return f, nil
 		}
 	}
-	return false, fmt.Errorf("snapshot %d: %w", num, fs.ErrNotExist)
+	return nil, err
 }
 
 // openElsewhere looks for the file in the same snapshot of other sources; nil
 // when none can give it.
 func (h *History) openElsewhere(ctx context.Context, num int64, e snapshot.Entry) snapshot.File {
-	info, err := h.x.Snapshot(ctx, num)
-	if err != nil {
-		return nil
-	}
-	line, err := h.timeline(ctx)
-	if err != nil {
-		return nil
-	}
 	path, err := h.x.Path(ctx, e.Version)
 	if err != nil {
 		return nil
 	}
-	for _, group := range line.held {
-		if group[0].ID != info.ID {
+	for other, src := range h.holders(ctx, num) {
+		if opensByPath(src) || other.Num == num || h.Ensure(ctx, other.Num) != nil {
 			continue
 		}
-		for _, other := range group {
-			src := h.source(other.Source)
-			if other.Num == info.Num || src == nil || h.Ensure(ctx, other.Num) != nil {
-				continue
-			}
-			same, err := h.x.Find(ctx, other.Num, path)
-			if err != nil || same.Size != e.Size || same.Mtime != e.Mtime {
-				continue
-			}
-			content, err := h.x.Content(ctx, same.Version)
-			if err != nil {
-				continue
-			}
-			if f, err := src.Open(ctx, content); err == nil {
-				return f
-			}
+		same, err := h.x.Find(ctx, other.Num, path)
+		if err != nil || same.Size != e.Size || !snapshot.SameTime(same.Mtime, e.Mtime) {
+			continue
+		}
+		content, err := h.x.Content(ctx, same.Version)
+		if err != nil {
+			continue
+		}
+		if f, err := src.Open(ctx, content); err == nil {
+			return f
 		}
 	}
 	return nil
+}
+
+// holders gives the snapshot and its equals with the sources that hold them, as
+// far as these are at hand.
+func (h *History) holders(ctx context.Context, num int64) iter.Seq2[snapshot.Info, snapshot.Source] {
+	return func(yield func(snapshot.Info, snapshot.Source) bool) {
+		line, err := h.timeline(ctx)
+		if err != nil {
+			return
+		}
+		for _, s := range line.group(num) {
+			if src := h.source(s.Source); src != nil && !yield(s, src) {
+				return
+			}
+		}
+	}
 }
 
 // emptyFile needs no source.

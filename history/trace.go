@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
-	"reflect"
 	"slices"
 
 	"github.com/s4-storage/s4/index"
@@ -49,7 +48,7 @@ func (t *Trace) Periods() (all []Period) {
 
 // Traces finds paths over all of time, as far as it is indexed, in the order of
 // [index.Index.Search]; s.Gone keeps to those that the newest snapshot of their
-// series lacks. Of two sources' versions equal metadata makes one.
+// series lacks. Versions of two sources that are alike make one.
 func (h *History) Traces(ctx context.Context, s index.Search) iter.Seq2[Trace, error] {
 	return func(yield func(Trace, error) bool) {
 		all, err := h.tracers(ctx)
@@ -241,18 +240,11 @@ func (all *tracers) joined(t *tracer, series string, found []index.PathHistory) 
 	for i, v := range line {
 		switch {
 		case v == nil:
-		case i > 0 && line[i-1] != nil && (line[i-1] == v || line[i-1].First.Source != v.First.Source && alike(line[i-1].Entry, v.Entry)):
+		case i > 0 && line[i-1] != nil && (line[i-1] == v || line[i-1].First.Source != v.First.Source && snapshot.Alike(&line[i-1].Entry, &v.Entry)):
 			out[len(out)-1].To = i
 		default:
 			out = append(out, Version{v.Entry, i, i})
 		}
 	}
 	return out
-}
-
-// alike compares versions of two sources, each of which numbers and names in
-// its own way.
-func alike(a, b snapshot.Entry) bool {
-	a.Version, a.Dir = b.Version, b.Dir
-	return reflect.DeepEqual(a, b)
 }

@@ -28,8 +28,8 @@ const maxClosed = 100_000
 
 // Changes tells how the tree of snapshot b differs from that of a, in metadata
 // or content, in the order of [Index.Walk]. Within one chain the work is
-// proportional to what changed. Between sources content is compared by size
-// and time, since each names it in its own way.
+// proportional to what changed. Between sources [snapshot.Alike] decides, since
+// each names content in its own way.
 func (x *Index) Changes(ctx context.Context, a, b int64) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		if a == b {
@@ -66,7 +66,7 @@ func (x *Index) changes(ctx context.Context, a, b int64, yield func(Change) bool
 			return x.yieldClosed(ctx, closed, yield)
 		}
 	}
-	m := merger{x: x, a: a, b: b, content: infoA.Source == infoB.Source, yield: yield}
+	m := merger{x: x, a: a, b: b, oneSource: infoA.Source == infoB.Source, yield: yield}
 	return m.run(ctx)
 }
 
@@ -174,7 +174,7 @@ func (x *Index) yieldClosed(ctx context.Context, pairs []closedPair, yield func(
 				if err != nil {
 					return err
 				}
-				if old == nil && now == nil || old != nil && now != nil && old.equal(now, true) {
+				if old == nil && now == nil || old != nil && now != nil && old.equal(now) {
 					continue
 				}
 				out = append(out, Change{p.path, old.entryOrNil(), now.entryOrNil()})
@@ -200,8 +200,8 @@ type versionRow struct {
 	meta, content []byte
 }
 
-func (r *versionRow) equal(o *versionRow, content bool) bool {
-	return bytes.Equal(r.meta, o.meta) && (!content || bytes.Equal(r.content, o.content))
+func (r *versionRow) equal(o *versionRow) bool {
+	return bytes.Equal(r.meta, o.meta) && bytes.Equal(r.content, o.content)
 }
 
 func (r *versionRow) entryOrNil() *snapshot.Entry {

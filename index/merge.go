@@ -9,10 +9,10 @@ import (
 // merger compares two trees by walking both side by side. It holds one page of
 // each for every level.
 type merger struct {
-	x       *Index
-	a, b    int64
-	content bool // extents of the two can be compared
-	yield   func(Change) bool
+	x         *Index
+	a, b      int64
+	oneSource bool // the two are of one source, which tells the same of equal entries
+	yield     func(Change) bool
 }
 
 func (m *merger) run(ctx context.Context) error {
@@ -105,7 +105,9 @@ func (m *merger) equal(ctx context.Context, old, now *snapshot.Entry) (equal boo
 		if err != nil {
 			return err
 		}
-		equal = a != nil && b != nil && a.equal(b, m.content)
+		if a != nil && b != nil {
+			equal = m.oneSource && a.equal(b) || !m.oneSource && snapshot.Alike(&a.entry, &b.entry)
+		}
 		return nil
 	})
 	return equal, err

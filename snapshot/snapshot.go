@@ -114,7 +114,7 @@ type Gone struct {
 type Item struct {
 	Path string // the whole path; Entry.Name, Version, Dir, LinkID and Nlink are not set
 	Entry
-	Content []Extent
+	Content []Extent // none of a source that opens files by their path
 	// LinkTo is the path of the first member of the item's hard-link group,
 	// set on every member including the first; "" when it has no group.
 	// Members after the first carry no Content and no Size.
@@ -123,7 +123,8 @@ type Item struct {
 
 // Source holds snapshots. All methods are safe for concurrent use.
 type Source interface {
-	// ID names the source; it never changes: "borg:" and the repository id in hex.
+	// ID names the source; it never changes: "borg:" and the repository id in
+	// hex, "btrfs:" and the volume's id.
 	ID() string
 	// Local tells whether content comes from this machine, not over a network.
 	Local() bool
@@ -158,6 +159,14 @@ type Viewer interface {
 	// View is ReadAtContext that lends n bytes from off on. It lends nothing
 	// where there is an error.
 	View(ctx context.Context, off int64, n int) (View, error)
+}
+
+// Seeker is a File that knows where its holes are.
+type Seeker interface {
+	// Seek gives the first offset at or after off that lies in a hole, or in
+	// data, as lseek(2) does: the end is a hole, and where there is none it
+	// is ENXIO.
+	Seek(ctx context.Context, off int64, hole bool) (int64, error)
 }
 
 // Node is an entry with its whole path, as a walk over a tree yields it.

@@ -130,7 +130,8 @@ func (l *pathLog) became(ctx context.Context, old, now history.Version) (diff.Wh
 		if err != nil {
 			return 0, err
 		}
-		content = !slices.Equal(a, b)
+		same, known := snapshot.SameContent(a, b)
+		content = known && !same || !known && old.Mtime != now.Mtime
 	}
 	return diff.Become(&old.Entry, &now.Entry, content && old.Mode&unix.S_IFMT == unix.S_IFREG), nil
 }

@@ -1,7 +1,9 @@
 package worktree
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"io"
 	"os"
 	"slices"
@@ -30,7 +32,8 @@ func (p *planner) sameContent(a, b *snapshot.Entry) (bool, error) {
 		return false, err
 	}
 	y, err := p.o.Source.Content(p.ctx, *b)
-	return err == nil && slices.Equal(x, y), err
+	same, known := snapshot.SameContent(x, y)
+	return err == nil && same && known, err
 }
 
 // holds tells whether the live file has the content of e.
@@ -59,6 +62,9 @@ func (r *Root) Holds(ctx context.Context, source Source, l *Live, e *snapshot.En
 		return false, nil
 	}
 	defer f.Close()
+	if len(extents) == 0 {
+		return holdsBytes(ctx, source, f, e)
+	}
 	off := int64(0)
 	var buf []byte
 	for _, x := range extents {
@@ -71,6 +77,30 @@ func (r *Root) Holds(ctx context.Context, source Source, l *Live, e *snapshot.En
 		off += int64(x.Size)
 	}
 	return off == e.Size, nil
+}
+
+// holdsBytes is Holds for content that has no names.
+func holdsBytes(ctx context.Context, source Source, f *os.File, e *snapshot.Entry) (same bool, err error) {
+	want, err := source.Open(ctx, *e)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, want.Close()) }()
+	a, b := make([]byte, min(e.Size, 1<<20)), make([]byte, min(e.Size, 1<<20))
+	for off := int64(0); off < e.Size; off += int64(len(a)) {
+		n := min(int64(len(a)), e.Size-off)
+		a, b = a[:n], b[:n]
+		if _, err := io.ReadFull(io.NewSectionReader(f, off, n), a); err != nil {
+			return false, nil
+		}
+		if got, err := want.ReadAtContext(ctx, b, off); int64(got) < n {
+			return false, err
+		}
+		if !bytes.Equal(a, b) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // readExtent reads what may be x at off, into buf if it fits; nil when the

@@ -16,7 +16,8 @@ import (
 type Source interface {
 	// Open gives the content of e.
 	Open(ctx context.Context, e snapshot.Entry) (snapshot.File, error)
-	// Content lists the extents of e, in order and without gaps.
+	// Content lists the extents of e, in order and without gaps; none of a
+	// file that is not empty where the source has no names for them.
 	Content(ctx context.Context, e snapshot.Entry) ([]snapshot.Extent, error)
 	// Verify tells whether data is the content of the extent with this id.
 	Verify(id [32]byte, data []byte) bool

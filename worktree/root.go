@@ -20,11 +20,14 @@ type Root struct {
 	// plain is set once openat2 turned out to be missing (before Linux 5.6, or
 	// hidden by a container's seccomp filter).
 	plain atomic.Bool
+	// oneMount keeps out what is mounted below.
+	oneMount bool
 }
 
 // Live is an entry of the live tree. Of the embedded Entry, Name, Mode, UID,
 // GID, Size, Rdev, the times, Target, Flags (where the file system has them)
-// and Nlink are set; Xattrs are not, see [Root.Xattrs].
+// and Nlink are set; Xattrs are not, see [Root.Xattrs], but for a walk with
+// [Options.Attributes].
 type Live struct {
 	Path string
 	snapshot.Entry
@@ -42,6 +45,22 @@ func Open(path string) (*Root, error) {
 	return &Root{dir: f}, nil
 }
 
+// OneMount makes the root stay on its mount: a directory that another file
+// system is mounted on cannot be entered any more. It gives r back.
+func (r *Root) OneMount() *Root {
+	r.oneMount = true
+	return r
+}
+
+// Sub opens the directory at path as a root of its own, of the same kind.
+func (r *Root) Sub(path string) (*Root, error) {
+	fd, err := r.openDir(path)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: path, Err: err}
+	}
+	return &Root{dir: os.NewFile(uintptr(fd), path), oneMount: r.oneMount}, nil
+}
+
 // Close gives the directory back.
 func (r *Root) Close() error { return r.dir.Close() }
 
@@ -54,6 +73,9 @@ func (r *Root) openDir(path string) (int, error) {
 	}
 	if !r.plain.Load() && len(path) < unix.PathMax {
 		how := unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS}
+		if r.oneMount {
+			how.Resolve |= unix.RESOLVE_NO_XDEV
+		}
 		fd, err := again(func() (int, error) { return unix.Openat2(root, path, &how) })
 		switch {
 		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
@@ -132,9 +154,16 @@ func (r *Root) Stat(path string) (l Live, err error) {
 // Xattrs reads the extended attributes of what is at path that count as its
 // metadata: user.*, trusted.*, POSIX ACLs and file capabilities, sorted by
 // name. What the file system or the caller's rights do not show is not there.
-func (r *Root) Xattrs(path string) (list []snapshot.Xattr, err error) {
+func (r *Root) Xattrs(path string) ([]snapshot.Xattr, error) { return r.xattrs(path, managed) }
+
+// AllXattrs reads all extended attributes of what is at path, as borg does.
+func (r *Root) AllXattrs(path string) ([]snapshot.Xattr, error) {
+	return r.xattrs(path, func(string) bool { return true })
+}
+
+func (r *Root) xattrs(path string, keep func(name string) bool) (list []snapshot.Xattr, err error) {
 	err = r.at(path, func(dir int, name string) error {
-		list, err = readXattrs(procPath(dir, name))
+		list, err = readXattrs(procPath(dir, name), keep)
 		return err
 	})
 	if err != nil {

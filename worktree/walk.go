@@ -11,6 +11,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/snapshot"
 )
 
 // Options say which part of a tree is looked at, and how.
@@ -26,6 +28,11 @@ type Options struct {
 	Parallel int
 	// Stamps of this tree; nil when there are none.
 	Stamps *Stamps
+	// Attributes makes a walk read all extended attributes of entries, the
+	// root's aside, while it lists them; nil, and where it says false, reads
+	// none. Those of an entry that were read are not nil. It is asked by many
+	// goroutines.
+	Attributes func() bool
 }
 
 // Walk yields the live tree. What cannot be read is yielded as an error with
@@ -48,7 +55,7 @@ func (r *Root) Walk(ctx context.Context, o Options) iter.Seq2[Live, error] {
 func (r *Root) walk(ctx context.Context, o Options) iter.Seq2[Live, error] {
 	return func(yield func(Live, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		w := &walker{root: r, exclude: o.Exclude, yield: yield, parallel: o.Parallel}
+		w := &walker{root: r, exclude: o.Exclude, attributes: o.Attributes, yield: yield, parallel: o.Parallel}
 		if w.parallel <= 0 {
 			w.parallel = runtime.GOMAXPROCS(0)
 		}
@@ -70,12 +77,13 @@ func (r *Root) walk(ctx context.Context, o Options) iter.Seq2[Live, error] {
 // walker is one run of a walk. Directories are listed by goroutines a little
 // ahead of the consumer, which keeps the order.
 type walker struct {
-	root     *Root
-	exclude  func(string, bool) bool
-	yield    func(Live, error) bool
-	parallel int
-	slots    chan struct{} // one for each listing at work
-	work     sync.WaitGroup
+	root       *Root
+	exclude    func(string, bool) bool
+	attributes func() bool
+	yield      func(Live, error) bool
+	parallel   int
+	slots      chan struct{} // one for each listing at work
+	work       sync.WaitGroup
 }
 
 // found is an entry, or why there is none.
@@ -169,6 +177,9 @@ func (w *walker) read(ctx context.Context, path string) ([]found, error) {
 		for i := lo; i < hi && ctx.Err() == nil; i++ {
 			entries[i].Live, entries[i].err = statAt(fd, names[i])
 			entries[i].Path = join(path, names[i])
+			if entries[i].err == nil && w.attributes != nil && w.attributes() {
+				entries[i].err = entries[i].readAllXattrs(fd)
+			}
 			if err := entries[i].err; err != nil {
 				entries[i].err = &fs.PathError{Op: "stat", Path: entries[i].Path, Err: err}
 			}
@@ -191,6 +202,14 @@ func (w *walker) read(ctx context.Context, path string) ([]found, error) {
 		return nil, err
 	}
 	return slices.DeleteFunc(entries, func(f found) bool { return errors.Is(f.err, fs.ErrNotExist) }), nil
+}
+
+// readAllXattrs completes an entry of an open directory.
+func (l *Live) readAllXattrs(dir int) (err error) {
+	if l.Xattrs, err = readXattrs(procPath(dir, l.Name), func(string) bool { return true }); l.Xattrs == nil {
+		l.Xattrs = []snapshot.Xattr{}
+	}
+	return err
 }
 
 func readNames(fd int) ([]string, error) {

@@ -13,8 +13,8 @@ import (
 
 // readXattrs reads the managed attributes of what path names, which is not
 // followed if it is a symlink.
-func readXattrs(path string) ([]snapshot.Xattr, error) {
-	return collectXattrs(
+func readXattrs(path string, keep func(name string) bool) ([]snapshot.Xattr, error) {
+	return collectXattrs(keep,
 		func(buf []byte) (int, error) { return unix.Llistxattr(path, buf) },
 		func(name string, buf []byte) (int, error) { return unix.Lgetxattr(path, name, buf) })
 }
@@ -23,12 +23,12 @@ func readXattrs(path string) ([]snapshot.Xattr, error) {
 // of a symlink too: following the link in /proc leads to it and no further.
 func fdXattrs(fd int) ([]snapshot.Xattr, error) {
 	path := procSelf(fd)
-	return collectXattrs(
+	return collectXattrs(managed,
 		func(buf []byte) (int, error) { return unix.Listxattr(path, buf) },
 		func(name string, buf []byte) (int, error) { return unix.Getxattr(path, name, buf) })
 }
 
-func collectXattrs(list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]snapshot.Xattr, error) {
+func collectXattrs(keep func(name string) bool, list func([]byte) (int, error), get func(string, []byte) (int, error)) ([]snapshot.Xattr, error) {
 	names, err := grow(list)
 	if errors.Is(err, unix.ENOTSUP) {
 		return nil, nil
@@ -38,7 +38,7 @@ func collectXattrs(list func([]byte) (int, error), get func(string, []byte) (int
 	}
 	var all []snapshot.Xattr
 	for name := range bytes.SplitSeq(names, []byte{0}) {
-		if !managed(string(name)) {
+		if len(name) == 0 || !keep(string(name)) {
 			continue
 		}
 		value, err := grow(func(buf []byte) (int, error) { return get(string(name), buf) })
