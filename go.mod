@@ -8,6 +8,7 @@ require (
 	github.com/containerd/btrfs/v2 v2.0.0
 	github.com/dustin/go-humanize v1.1.0
 	github.com/freddierice/go-losetup v0.0.0-20220711213114-2a14873012db
+	github.com/fsnotify/fsnotify v1.10.1
 	github.com/go-git/go-git/v5 v5.19.3
 	github.com/google/uuid v1.6.0
 	github.com/hanwen/go-fuse/v2 v2.12.1
