@@ -13,6 +13,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/btrfsvol"
+	"github.com/s4-storage/s4/internal/btrfstest"
 )
 
 // inhabited is a volume with a remote on the same disk, for tests written in Go.
@@ -25,9 +28,30 @@ type inhabited struct {
 
 func newInhabited(t *testing.T) *inhabited {
 	t.Helper()
+	return newInhabitedIn(t, t.TempDir(), os.Mkdir)
+}
+
+// newOnBtrfs is one that is a subvolume of a btrfs of its own.
+func newOnBtrfs(t *testing.T) *inhabited {
+	t.Helper()
+	top := t.TempDir()
+	if err := os.Mkdir(filepath.Join(top, "btrfs"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	btrfstest.Mount(t, filepath.Join(top, "btrfs"), 2<<30)
+	return newInhabitedIn(t, top, func(dir string, _ os.FileMode) error {
+		if err := btrfsvol.Create(filepath.Join(top, "btrfs", "v")); err != nil {
+			return err
+		}
+		return os.Symlink("btrfs/v", dir)
+	})
+}
+
+// newInhabitedIn makes one below top, in a directory that is made by mkdir.
+func newInhabitedIn(t *testing.T, top string, mkdir func(string, os.FileMode) error) *inhabited {
+	t.Helper()
 	need(t, "borg", "fusermount3")
 	needFUSE(t)
-	top := t.TempDir()
 	v := &inhabited{t: t, dir: filepath.Join(top, "v"), repo: filepath.Join(top, "remote/v")}
 	v.env = append(os.Environ(),
 		"HOME="+filepath.Join(top, "home"), "XDG_CACHE_HOME="+filepath.Join(top, "cache"),
@@ -35,10 +59,13 @@ func newInhabited(t *testing.T) *inhabited {
 		"BORG_BASE_DIR="+filepath.Join(top, "borg"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 		"LC_ALL=C", "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	for _, dir := range []string{v.dir, filepath.Join(top, "remote"), filepath.Join(top, "home")} {
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+	for _, dir := range []string{"remote", "home"} {
+		if err := os.Mkdir(filepath.Join(top, dir), 0o755); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := mkdir(v.dir, 0o755); err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { unmountBelow(t, top) })
 	v.run("s4", "init")

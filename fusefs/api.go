@@ -133,6 +133,5 @@ const (
 	nameHistory  = "history"
 	nameVersions = "versions"
 	nameDeleted  = "deleted"
-	nameLocal    = "local" // s4's private state
 	nameLatest   = "latest"
 )

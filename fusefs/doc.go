@@ -4,7 +4,7 @@
 // # What is where
 //
 //	MOUNTPOINT/            the live tree: every call goes to the directory below
-//	  .s4/                 the volume's own files; .s4/local is not shown
+//	  .s4/                 the volume's own files; .s4/local and .s4/snapshots are not shown
 //	    history -> .history, and likewise versions and deleted
 //	    .history/          not listed, read-only, made by this package
 //	      latest           -> the newest snapshot's directory

@@ -60,7 +60,7 @@ func (d *liveDir) Readdirent(context.Context) (*fuse.DirEntry, syscall.Errno) {
 		e := &d.last
 		d.todo = d.todo[e.Parse(d.todo):]
 		// The history is added by the multiplexer.
-		if _, shown := ours(e.Name); d.node.dotS4 && (shown || e.Name == nameLocal) {
+		if _, shown := ours(e.Name); d.node.dotS4 && (shown || hidden(e.Name)) {
 			continue
 		}
 		return e, 0

@@ -59,7 +59,7 @@ func (m *mux) Forget(id, nlookup uint64) { m.side(id).Forget(id, nlookup) }
 
 func (m *mux) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if m.isDotS4(h.NodeId) {
-		if name == nameLocal {
+		if hidden(name) {
 			return fuse.ENOENT
 		}
 		if id, ok := ours(name); ok {
@@ -151,10 +151,14 @@ func addedDirent(i int) fuse.DirEntry {
 	return fuse.DirEntry{Name: s.name, Ino: s.link, Mode: syscall.S_IFLNK, Off: addedAt + uint64(i) + 1}
 }
 
+// hidden tells whether that name in .s4 is not shown: what is s4's own on this
+// host, and the btrfs snapshots, which .s4/history shows.
+func hidden(name string) bool { return name == "local" || name == "snapshots" }
+
 // mayMake tells whether a name may be made in a directory: not one of those
 // that this package shows or hides itself.
 func (m *mux) mayMake(parent uint64, name string) fuse.Status {
-	if _, shown := ours(name); m.isDotS4(parent) && (shown || name == nameLocal) {
+	if _, shown := ours(name); m.isDotS4(parent) && (shown || hidden(name)) {
 		return fuse.EPERM
 	}
 	return fuse.OK
@@ -169,7 +173,7 @@ func (m *mux) mayRemove(parent uint64, name string) fuse.Status {
 		return fuse.EBUSY
 	case m.isDotS4(parent) && shown:
 		return fuse.EBUSY
-	case m.isDotS4(parent) && name == nameLocal:
+	case m.isDotS4(parent) && hidden(name):
 		return fuse.ENOENT
 	}
 	return fuse.OK

@@ -121,6 +121,19 @@ func (h *History) Refresh(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// RefreshSource is [History.Refresh] for one source alone. One that is not
+// among the sources has nothing to tell.
+func (h *History) RefreshSource(ctx context.Context, id string) error {
+	s := h.source(id)
+	if s == nil {
+		return nil
+	}
+	if err := h.refresh(ctx, s); err != nil {
+		return fmt.Errorf("source %s: %w", id, err)
+	}
+	return nil
+}
+
 func (h *History) refresh(ctx context.Context, s snapshot.Source) error {
 	if r, ok := s.(recaller); ok {
 		infos, err := h.x.Snapshots(ctx, s.ID())
@@ -257,6 +270,10 @@ func merge(all []snapshot.Info, sources []snapshot.Source) *timeline {
 			name += "_" + strconv.Itoa(count)
 		}
 		s.Dir = name
+		// What an archive is called says more than where a btrfs snapshot lies.
+		if i := slices.IndexFunc(g, func(o snapshot.Info) bool { return o.Name != o.Handle }); i >= 0 {
+			s.Name = g[i].Name
+		}
 		l.infos = append(l.infos, s)
 	}
 	return l

@@ -119,7 +119,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		return nil, errors.Join(err, repo.Close())
 	}
 	defer v.Close()
-	if err := v.acquire(); err != nil {
+	if err := v.acquire(ctx); err != nil {
 		return nil, errors.Join(err, repo.Close())
 	}
 	if v.ID() == "" {

@@ -26,7 +26,7 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 	}
 	loc := repo.Location
 	if _, known, ok := v.state.at(loc.String(), remote.URL); ok && !o.Force {
-		return nil, hint.With(fmt.Errorf("%w: the repository %s, pushed to before, is not there", snapshot.ErrRefused, known.URL),
+		return nil, hint.With(&awayError{known.URL},
 			"is its disk mounted? To begin a new one in its place: s4 push --force "+remote.Name)
 	}
 	if !loc.IsRemote() {
@@ -53,6 +53,17 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 	}
 	return &repository{Repository: opened, Location: loc}, nil
 }
+
+// awayError says that a repository which was pushed to is not there. It may have
+// been deleted, and making another must not happen by itself; or its disk is
+// away, and will come back.
+type awayError struct{ url string }
+
+func (e *awayError) Error() string {
+	return fmt.Sprintf("%v: the repository %s, pushed to before, is not there", snapshot.ErrRefused, e.url)
+}
+
+func (e *awayError) Unwrap() []error { return []error{snapshot.ErrRefused, snapshot.ErrUnreachable} }
 
 // meet remembers a repository that was reached and keeps it open for the time
 // line. It refuses, and closes, one that is not what it should be: another one

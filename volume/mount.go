@@ -66,7 +66,7 @@ func (v *Volume) Mount(ctx context.Context, o MountOptions) error {
 	}
 	v.unlockKeys(ctx, past, o.Report)
 	// Its own name may lead to the mount soon.
-	state := &stateFile{path: fmt.Sprintf("/proc/self/fd/%d/%s/state.json", live.Fd(), LocalDir)}
+	state := &stateFile{root: fmt.Sprintf("/proc/self/fd/%d", live.Fd())}
 	return past.serve(ctx, mountpoint, o, fusefs.Options{Live: live, FSName: "s4:" + v.Name()}, state)
 }
 
@@ -236,7 +236,7 @@ func (p *Past) poll() time.Duration {
 
 // stateFile is a volume's state as another process may write it meanwhile.
 type stateFile struct {
-	path string
+	root string      // the volume's
 	seen os.FileInfo // when it was last read; nil before
 }
 
@@ -246,19 +246,25 @@ func (p *Past) meetNew(known *stateFile) (bool, error) {
 	if known == nil {
 		return false, nil
 	}
-	now, err := os.Stat(known.path)
+	local, err := p.meetLocal(known.root)
+	if err != nil {
+		return local, err
+	}
+	path := filepath.Join(known.root, LocalDir, "state.json")
+	now, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && known.seen != nil && os.SameFile(now, known.seen) && now.ModTime().Equal(known.seen.ModTime()) {
-		return false, nil
+		return local, nil
 	}
 	if err != nil {
-		return false, err
+		return local, err
 	}
-	s, err := loadState(known.path)
+	s, err := loadState(path)
 	if err != nil {
-		return false, err
+		return local, err
 	}
 	known.seen = now
-	return p.meet(s, nil)
+	met, err := p.meet(s, nil)
+	return local || met, err
 }
 
 // checkMountpoint refuses what would dead-lock or swallow the volume.

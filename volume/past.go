@@ -21,6 +21,7 @@ type Past struct {
 	*history.History
 	Index   *index.Index
 	sources []*history.BorgSource
+	local   *localSource // nil where there are no btrfs snapshots
 	access  *reach.Access
 	log     *slog.Logger
 	// Remote tells whether looking for news needs the network.
@@ -32,6 +33,9 @@ func (p *Past) Close() error {
 	err := p.History.Close()
 	for _, s := range p.sources {
 		err = errors.Join(err, s.Close())
+	}
+	if p.local != nil {
+		p.local.dir.Close()
 	}
 	return errors.Join(err, p.Index.Close())
 }
@@ -47,11 +51,27 @@ func (v *Volume) Past(ctx context.Context) (*Past, error) {
 		return nil, err
 	}
 	p := newPast(ix, v.access)
+	if _, err := p.meetLocal(v.Root); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	if _, err := p.meet(v.state, v.reached); err != nil {
-		return nil, errors.Join(err, ix.Close())
+		return nil, errors.Join(err, p.Close())
 	}
 	v.past = p
 	return p, nil
+}
+
+// meetLocal joins the btrfs snapshots in the volume at root, once there are any
+// to come, and tells whether it did.
+func (p *Past) meetLocal(root string) (news bool, err error) {
+	if p.local != nil {
+		return false, nil
+	}
+	p.local, err = p.openLocalSource(root)
+	if p.local != nil {
+		p.Join(p.local)
+	}
+	return p.local != nil, err
 }
 
 // newPast makes a time line without sources.

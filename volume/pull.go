@@ -40,7 +40,7 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := v.acquire(); err != nil {
+	if err := v.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer v.unlock()

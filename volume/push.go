@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	"golang.org/x/sys/unix"
 
 	"github.com/s4-storage/s4/borgio"
@@ -56,7 +55,7 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := v.acquire(); err != nil {
+	if err := v.acquire(ctx); err != nil {
 		return nil, err
 	}
 	defer v.unlock()
@@ -91,26 +90,38 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		return nil, err
 	}
 
-	view, err := v.view()
+	view, err := v.view(ctx, o.Message, held, o.Report)
 	if err != nil {
 		return nil, err
 	}
-	defer view.Close()
-	changed, err := v.changedSinceBase(ctx, past)
-	if err != nil {
-		return nil, err
-	}
-	if base, ok := newest(held, v.state.Base.is); ok && !changed {
+	if base, ok, err := v.current(ctx, past, held, view); err != nil {
+		return nil, errors.Join(err, v.drop(view))
+	} else if ok {
 		result.UpToDate, result.Snapshot = true, base
 		known.LastPush = time.Now().UTC()
-		return result, v.state.save()
+		return result, errors.Join(v.drop(view), v.state.save())
 	}
 	if err := v.createArchive(ctx, repo, held, view, o, result); err != nil {
-		return nil, err
+		return nil, errors.Join(err, v.drop(view))
 	}
 	err = v.settlePush(ctx, past, known, held, result, o.Report)
 	v.deleteArchives(ctx, repo, leftovers)
 	return result, err
+}
+
+// current tells whether the remote has all that is in the view, and as what.
+func (v *Volume) current(ctx context.Context, past *Past, held []snapshot.Info, view *View) (snapshot.Info, bool, error) {
+	if view.Snapshot != nil {
+		if s, ok := newest(held, markOf(*view.Snapshot).is); ok {
+			return s, true, nil
+		}
+	}
+	base, ok := newest(held, v.state.Base.is)
+	if !ok || view.Differs {
+		return base, false, nil
+	}
+	changed, err := v.changedSinceBase(ctx, past)
+	return base, !changed, err
 }
 
 // mayPush refuses a push that would fork the history or mix two volumes.
@@ -145,15 +156,13 @@ func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Re
 
 // createArchive runs borg create over the view.
 func (v *Volume) createArchive(ctx context.Context, repo *repository, held []snapshot.Info, view *View, o PushOptions, result *PushResult) error {
-	id := uuid.NewString()
-	now := pushTime(time.Now(), held, o.Report)
-	parent := ""
-	if v.state.Base != nil {
-		parent = v.state.Base.ID
+	info := v.newSnapshot(o.Message, held, o.Report)
+	if view.Snapshot != nil {
+		info = *view.Snapshot
 	}
-	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), now.Format(snapshot.DirFormat), id[:8])
-	comment := history.FormatComment(o.Message, v.ID(), id, parent)
-	result.Snapshot = snapshot.Info{Source: history.BorgSourceID(repo.ID().String()), ID: id, Parent: parent, Volume: v.ID(), Name: name, Time: now, Message: o.Message}
+	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), info.Time.Format(snapshot.DirFormat), info.ID[:min(8, len(info.ID))])
+	comment := history.FormatComment(info.Message, v.ID(), info.ID, info.Parent)
+	info.Source, info.Handle, info.Name = history.BorgSourceID(repo.ID().String()), "", name
 
 	total, err := v.measure(ctx, view, o.Report)
 	if err != nil {
@@ -183,7 +192,7 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, held []sna
 		"create", "--json", "--progress",
 		"--lock-wait", lockWait,
 		"--compression", v.compression(o.Remote),
-		"--timestamp", now.Format("2006-01-02T15:04:05"),
+		"--timestamp", info.Time.Format("2006-01-02T15:04:05"),
 		"--comment", comment,
 		"--exclude", "sh:**/" + tempPattern,
 	}
@@ -207,7 +216,8 @@ func (v *Volume) createArchive(ctx context.Context, repo *repository, held []sna
 	if err := json.Unmarshal(stdout, &created); err != nil || created.Archive.ID == "" {
 		return fmt.Errorf("borg create gave no report: %w", errors.Join(err, fs.ErrInvalid))
 	}
-	result.Snapshot.Handle = created.Archive.ID
+	info.Handle = created.Archive.ID
+	result.Snapshot = info
 	stats := created.Archive.Stats
 	result.Files, result.Size, result.Added = stats.Files, stats.Size, stats.Added
 	o.Report.progress(Progress{Verb: "pushing", Files: max(last.Files, stats.Files), TotalFiles: total.TotalFiles,
@@ -277,17 +287,20 @@ func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositorySt
 		return err
 	}
 	// From here on the push is safe whatever happens.
+	if v.subvolume {
+		if _, err := v.retain(ctx); err != nil {
+			return fmt.Errorf("pushed, but old btrfs snapshots are still there: %w", err)
+		}
+	}
 	if err := past.Refresh(ctx); err != nil {
 		v.log.Info("look for news", "error", err)
 	}
 	if err := past.fill(ctx, report); err != nil {
 		return fmt.Errorf("pushed, but the index is behind: %w", err)
 	}
-	line, err := past.Timeline(ctx)
-	if err != nil {
+	if s, ok, err := past.newestIn(ctx, result.Snapshot.Source, v.state.Base.is); err != nil {
 		return err
-	}
-	if s, ok := newest(line, v.state.Base.is); ok {
+	} else if ok {
 		result.Snapshot = s
 	}
 	if len(result.Unread) > 0 {

@@ -164,12 +164,12 @@ func canonicalURL(url string) (string, error) {
 }
 
 // RemoveRemote forgets a remote; its repository stays where it is.
-func (v *Volume) RemoveRemote(name string) error {
+func (v *Volume) RemoveRemote(ctx context.Context, name string) error {
 	r, err := v.Remote(name)
 	if err != nil || name == "" {
 		return err
 	}
-	if err := v.forget(r); err != nil {
+	if err := v.forget(ctx, r); err != nil {
 		return err
 	}
 	return v.dropRemote(name)
@@ -195,7 +195,7 @@ func (v *Volume) dropRemote(name string) error {
 
 // forget drops what is remembered of a remote's repository, so that its
 // snapshots leave the time line.
-func (v *Volume) forget(r Remote) error {
+func (v *Volume) forget(ctx context.Context, r Remote) error {
 	place, err := reach.ParseLocation(r.URL)
 	if err != nil {
 		return err
@@ -204,7 +204,7 @@ func (v *Volume) forget(r Remote) error {
 	if !ok {
 		return nil
 	}
-	if err := v.acquire(); err != nil {
+	if err := v.acquire(ctx); err != nil {
 		return err
 	}
 	defer v.unlock()

@@ -178,7 +178,7 @@ func (t tree) missing(ctx context.Context, path string) error {
 // open opens the directory to restore to.
 func (r *Restore) open(ctx context.Context, o RestoreOptions) error {
 	if o.To == "" {
-		if err := r.volume.acquire(); err != nil {
+		if err := r.volume.acquire(ctx); err != nil {
 			return err
 		}
 		r.done = append(r.done, r.volume.unlock)

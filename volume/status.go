@@ -2,6 +2,8 @@ package volume
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 	"slices"
 	"time"
@@ -29,6 +31,11 @@ type Status struct {
 	Unread   []string       `json:"unread,omitempty"`
 	Remotes  []RemoteStatus `json:"remotes"`
 	Index    IndexStatus    `json:"index"`
+
+	Btrfs     bool         `json:"btrfs"`     // a subvolume, which has snapshots of its own
+	Snapshots int          `json:"snapshots"` // btrfs snapshots kept here
+	Replicate *Replication `json:"replicate,omitempty"`
+	Sync      *Replication `json:"sync,omitempty"`
 }
 
 // RemoteStatus is what is known of one remote since it was last reached.
@@ -86,7 +93,29 @@ func (v *Volume) Status(ctx context.Context) (*Status, error) {
 		}
 		s.Remotes = append(s.Remotes, rs)
 	}
+	if err := v.localStatus(ctx, s); err != nil {
+		return nil, err
+	}
 	return s, v.indexStatus(ctx, past, &s.Index)
+}
+
+// localStatus tells what is kept here, and what keeps it in step.
+func (v *Volume) localStatus(ctx context.Context, s *Status) error {
+	s.Btrfs = v.subvolume
+	if s.Btrfs {
+		taken, err := v.store().List(ctx)
+		if err != nil {
+			return err
+		}
+		s.Snapshots = len(taken)
+	}
+	for job, state := range map[string]**Replication{"replicate": &s.Replicate, "sync": &s.Sync} {
+		var err error
+		if *state, err = v.Replication(job); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
 }
 
 func (v *Volume) remoteStatus(ctx context.Context, past *Past, r Remote, s *Status) (RemoteStatus, error) {

@@ -51,6 +51,9 @@ func (t tree) Verify(id [32]byte, data []byte) bool {
 // withContent is the tree of s for those who fetch content, which needs the
 // repository to be reached.
 func (p *Past) withContent(ctx context.Context, s snapshot.Info) (tree, error) {
+	if p.local != nil && s.Source == p.local.ID() {
+		return tree{past: p, s: s}, nil
+	}
 	for _, source := range p.sources {
 		if source.ID() == s.Source {
 			repo, err := source.Repository(ctx)
@@ -96,7 +99,7 @@ func (v *Volume) worktree(ctx context.Context) (root *worktree.Root, o worktree.
 // that a mount has itself.
 func private(p string, _ bool) bool { return slices.Contains(privateNames, p) }
 
-var privateNames = []string{LocalDir, Dir + "/history", Dir + "/versions", Dir + "/deleted"}
+var privateNames = []string{LocalDir, SnapshotsDir, Dir + "/history", Dir + "/versions", Dir + "/deleted"}
 
 // allOfS4 also keeps .s4/config out, for snapshots that have none of their own.
 func allOfS4(p string, _ bool) bool { return p == Dir }

@@ -9,6 +9,10 @@
 //	    lock            held by the process that changes the volume
 //	    replaced/       what restore --keep moved aside, by time
 //	    mount.log       what a mount in the background had to say
+//	.s4/snapshots/      btrfs snapshots, where the volume is a subvolume
+//
+// On btrfs the last two are subvolumes of their own: no snapshot contains them,
+// and writing to them changes nothing in the volume.
 //
 // The index and the stamps lie outside the volume; see places.go for why.
 //
@@ -33,6 +37,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/reach"
@@ -41,9 +46,10 @@ import (
 
 // Names inside a volume.
 const (
-	Dir       = ".s4"
-	LocalDir  = ".s4/local"
-	configKey = ".s4/config"
+	Dir          = ".s4"
+	LocalDir     = ".s4/local"
+	SnapshotsDir = ".s4/snapshots"
+	configKey    = ".s4/config"
 )
 
 // Configuration keys.
@@ -69,6 +75,9 @@ type Volume struct {
 	reached map[string]*borgio.Repository // open, by id, until the time line takes them
 	past    *Past
 	log     *slog.Logger
+
+	subvolume bool     // of btrfs, so that it can have snapshots
+	pinned    *os.File // see Pin; may be nil
 }
 
 // Find returns the root of the volume that dir is in: dir or the nearest
@@ -129,12 +138,17 @@ func isVolume(dir string) (bool, error) {
 
 // Open opens the volume whose root is root. Close it after use.
 func Open(root string, access *reach.Access) (*Volume, error) {
-	v := &Volume{Root: root, Shown: root, access: access, log: access.Log(),
-		reached: map[string]*borgio.Repository{}}
 	if real, ok := belowMount(root); ok {
-		v.Root = real
+		return openAt(real, root, access)
 	}
-	var err error
+	return openAt(root, root, access)
+}
+
+func openAt(root, shown string, access *reach.Access) (*Volume, error) {
+	v := &Volume{Root: root, Shown: shown, access: access, log: access.Log(),
+		reached: map[string]*borgio.Repository{}}
+	_, err := btrfsvol.Info(v.Root)
+	v.subvolume = err == nil
 	if v.Config, err = config.Load(v.path(configKey)); err != nil {
 		return nil, err
 	}
@@ -146,6 +160,22 @@ func Open(root string, access *reach.Access) (*Volume, error) {
 	}
 	return v, nil
 }
+
+// Pin keeps hold of the volume's real root, so that a mount which comes over it
+// or ends meanwhile makes no difference. It holds until Close.
+func (v *Volume) Pin() error {
+	root, err := os.Open(v.Root)
+	if err != nil {
+		return fmt.Errorf("open volume: %w", err)
+	}
+	v.pinned = root
+	v.Root = fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), root.Fd())
+	return nil
+}
+
+// Again opens the volume anew, with whatever others have changed since. It must
+// be closed before v is.
+func (v *Volume) Again() (*Volume, error) { return openAt(v.Root, v.Shown, v.access) }
 
 // belowMount asks a mounted volume for the directory below it.
 func belowMount(root string) (string, bool) {
@@ -174,6 +204,9 @@ func (v *Volume) Close() error {
 		delete(v.reached, id)
 	}
 	v.unlock()
+	if v.pinned != nil {
+		v.pinned.Close()
+	}
 	return err
 }
 
@@ -191,18 +224,6 @@ func (v *Volume) ID() string {
 
 func (v *Volume) path(elem ...string) string {
 	return filepath.Join(append([]string{v.Root}, elem...)...)
-}
-
-// View is a tree that holds still while it is pushed.
-type View struct {
-	Root  string // directory to read
-	Close func()
-}
-
-// view gives the consistent view that a push reads. A plain directory can
-// only be read as it stands; borg then reports files that changed meanwhile.
-func (v *Volume) view() (*View, error) {
-	return &View{Root: v.Root, Close: func() {}}, nil
 }
 
 // InitOptions choose what Init makes.
@@ -253,7 +274,7 @@ func Init(dir string, o InitOptions, access *reach.Access) (v *Volume, existed b
 
 // layOut makes `.s4/` in root, keeping what is there, and opens the volume.
 func layOut(root string, access *reach.Access) (*Volume, error) {
-	err := os.MkdirAll(filepath.Join(root, LocalDir), 0o700)
+	err := makeLocal(root)
 	if err == nil {
 		// Snapshots show .s4 to whoever may see the volume; only local is private.
 		err = os.Chmod(filepath.Join(root, Dir), 0o755)
@@ -262,6 +283,28 @@ func layOut(root string, access *reach.Access) (*Volume, error) {
 		return nil, fmt.Errorf("make %s: %w", Dir, err)
 	}
 	return Open(root, access)
+}
+
+// makeLocal makes .s4/local in root, a subvolume of its own where root is one.
+func makeLocal(root string) error {
+	local := filepath.Join(root, LocalDir)
+	if _, err := btrfsvol.Info(root); err == nil {
+		if _, err := btrfsvol.Info(local); err == nil {
+			return nil
+		}
+		if err := os.MkdirAll(filepath.Dir(local), 0o755); err != nil {
+			return err
+		}
+		_ = os.Remove(local) // the empty stub that is in a copy
+		err := btrfsvol.Create(local)
+		if err == nil {
+			return os.Chmod(local, 0o700)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return os.MkdirAll(local, 0o700)
 }
 
 // create makes root a volume, keeping what is there.
@@ -291,42 +334,4 @@ func create(root, name, id string, labels map[string]string, access *reach.Acces
 		return nil, err
 	}
 	return v, nil
-}
-
-// acquire takes the volume's lock; a second process gets snapshot.ErrLocked.
-func (v *Volume) acquire() error {
-	if v.lock != nil {
-		return nil
-	}
-	// A copy of a volume, out of a snapshot say, comes without local.
-	if err := os.MkdirAll(v.path(LocalDir), 0o700); err != nil {
-		return fmt.Errorf("lock volume: %w", err)
-	}
-	f, err := os.OpenFile(v.path(LocalDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("lock volume: %w", err)
-	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder := make([]byte, 32)
-		n, _ := f.ReadAt(holder, 0)
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return hint.With(fmt.Errorf("%w: another s4 (process %s) is at work on %s",
-				snapshot.ErrLocked, strings.TrimSpace(string(holder[:n])), v.Shown), "wait for it to end")
-		}
-		return fmt.Errorf("lock volume: %w", err)
-	}
-	_ = f.Truncate(0)
-	_, _ = fmt.Fprintln(f, os.Getpid())
-	v.lock = f
-	// What another process did between our opening and our locking counts.
-	v.state, err = loadState(v.state.path)
-	return err
-}
-
-func (v *Volume) unlock() {
-	if v.lock != nil {
-		v.lock.Close()
-		v.lock = nil
-	}
 }

@@ -129,7 +129,7 @@ func TestRemotes(t *testing.T) {
 	if r, err := v.Remote(""); err != nil || r.Name != "main" || r.Encryption != "repokey-blake2" {
 		t.Errorf("default after renaming: %+v, %v", r, err)
 	}
-	if err := v.RemoveRemote("nas"); err != nil {
+	if err := v.RemoveRemote(t.Context(), "nas"); err != nil {
 		t.Fatal(err)
 	}
 	reopened, err := Open(v.Root, v.access)
@@ -159,7 +159,7 @@ func TestLegacyRemotes(t *testing.T) {
 	if r, err := v.Remote(""); err != nil || r.URL != "s4@host:/volumes" {
 		t.Errorf("%+v, %v", r, err)
 	}
-	if err := v.RemoveRemote("origin"); err != nil {
+	if err := v.RemoveRemote(t.Context(), "origin"); err != nil {
 		t.Fatal(err)
 	}
 	if got := v.Remotes(); len(got) != 0 {
@@ -169,7 +169,7 @@ func TestLegacyRemotes(t *testing.T) {
 
 func TestLockExcludes(t *testing.T) {
 	v := testVolume(t)
-	if err := v.acquire(); err != nil {
+	if err := v.acquire(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	other, err := Open(v.Root, v.access)
@@ -177,11 +177,11 @@ func TestLockExcludes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	if err := other.acquire(); !errors.Is(err, snapshot.ErrLocked) {
+	if err := other.acquire(t.Context()); !errors.Is(err, snapshot.ErrLocked) {
 		t.Errorf("second lock: %v", err)
 	}
 	v.unlock()
-	if err := other.acquire(); err != nil {
+	if err := other.acquire(t.Context()); err != nil {
 		t.Errorf("after unlock: %v", err)
 	}
 }

@@ -28,23 +28,27 @@ import (
 type CLI struct {
 	Globals
 
-	Init    InitCmd    `cmd:"" help:"Make a folder a volume."`
-	Remote  RemoteCmd  `cmd:"" help:"Manage the places where the volume is stored."`
-	Push    PushCmd    `cmd:"" help:"Store the volume as a snapshot at a remote."`
-	Pull    PullCmd    `cmd:"" help:"Bring the volume to a remote's snapshot."`
-	Clone   CloneCmd   `cmd:"" help:"Make a volume from a repository."`
-	Status  StatusCmd  `cmd:"" help:"Show what is unpushed, and each remote."`
-	Log     LogCmd     `cmd:"" help:"List the snapshots on one time line."`
-	Ls      LsCmd      `cmd:"" help:"List a directory as it was."`
-	Cat     CatCmd     `cmd:"" help:"Print a file as it was."`
-	Find    FindCmd    `cmd:"" help:"Find paths by name over all of time."`
-	Du      DuCmd      `cmd:"" help:"Show which snapshots and directories added how much."`
-	Diff    DiffCmd    `cmd:"" help:"Show how two moments differ, or a moment and the live files."`
-	Restore RestoreCmd `cmd:"" help:"Bring paths back from a snapshot."`
-	Mount   MountCmd   `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`
-	Umount  UmountCmd  `cmd:"" help:"End a mount, also one that has lost its process."`
-	Config  ConfigCmd  `cmd:"" help:"Read and write settings."`
-	Version VersionCmd `cmd:"" help:"Show the version."`
+	Init      InitCmd      `cmd:"" help:"Make a folder a volume."`
+	Remote    RemoteCmd    `cmd:"" help:"Manage the places where the volume is stored."`
+	Push      PushCmd      `cmd:"" help:"Store the volume as a snapshot at a remote."`
+	Pull      PullCmd      `cmd:"" help:"Bring the volume to a remote's snapshot."`
+	Clone     CloneCmd     `cmd:"" help:"Make a volume from a repository."`
+	Replicate ReplicateCmd `cmd:"" help:"Push whenever the volume changes."`
+	Sync      SyncCmd      `cmd:"" help:"Pull whenever a remote has news."`
+	Snapshot  SnapshotCmd  `cmd:"" help:"Keep the volume as it is now, on this host."`
+	Ready     ReadyCmd     `cmd:"" help:"Tell whether the last good push or sync is young enough."`
+	Status    StatusCmd    `cmd:"" help:"Show what is unpushed, and each remote."`
+	Log       LogCmd       `cmd:"" help:"List the snapshots on one time line."`
+	Ls        LsCmd        `cmd:"" help:"List a directory as it was."`
+	Cat       CatCmd       `cmd:"" help:"Print a file as it was."`
+	Find      FindCmd      `cmd:"" help:"Find paths by name over all of time."`
+	Du        DuCmd        `cmd:"" help:"Show which snapshots and directories added how much."`
+	Diff      DiffCmd      `cmd:"" help:"Show how two moments differ, or a moment and the live files."`
+	Restore   RestoreCmd   `cmd:"" help:"Bring paths back from a snapshot."`
+	Mount     MountCmd     `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`
+	Umount    UmountCmd    `cmd:"" help:"End a mount, also one that has lost its process."`
+	Config    ConfigCmd    `cmd:"" help:"Read and write settings."`
+	Version   VersionCmd   `cmd:"" help:"Show the version."`
 }
 
 // Globals are the options every command has.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"text/tabwriter"
 
@@ -87,8 +88,8 @@ type RemoteRemoveCmd struct {
 }
 
 // Run does it.
-func (c *RemoteRemoveCmd) Run(a *app) error {
-	return a.withVolume(func(v *volume.Volume) error { return v.RemoveRemote(c.Name) })
+func (c *RemoteRemoveCmd) Run(ctx context.Context, a *app) error {
+	return a.withVolume(func(v *volume.Volume) error { return v.RemoveRemote(ctx, c.Name) })
 }
 
 // RemoteRenameCmd is `s4 remote rename`.

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -69,6 +71,11 @@ func (a *app) printStatus(s *volume.Status) error {
 	for _, r := range s.Remotes {
 		w.printf("Remote %s: %s\n", r.Name, remoteLine(r))
 	}
+	if s.Snapshots > 0 {
+		w.printf("%s kept here\n", count(int64(s.Snapshots), "btrfs snapshot"))
+	}
+	printJob(w, "Replicating", s.Replicate)
+	printJob(w, "Syncing", s.Sync)
 	if len(s.Remotes) == 0 {
 		w.printf("No remote; add one with: s4 remote add origin URL\n")
 	}
@@ -88,6 +95,27 @@ func (a *app) printStatus(s *volume.Status) error {
 		w.printf("  unreadable: %s\n", quote.Text(u))
 	}
 	return w.err
+}
+
+// printJob tells how replicate or sync is doing with each remote.
+func printJob(w *errWriter, what string, r *volume.Replication) {
+	if r == nil || !r.Running {
+		return
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Remotes)) {
+		at := r.Remotes[name]
+		text := "not yet"
+		switch {
+		case at.Error != "":
+			text = "failing since " + humanize.Time(at.Failing) + ": " + quote.Text(at.Error)
+		case !at.LastGood.IsZero():
+			text = "in step " + humanize.Time(at.LastGood)
+			if at.Lag > 0 {
+				text += fmt.Sprintf(", %.1f s behind at the last change", at.Lag)
+			}
+		}
+		w.printf("%s (process %d) %s: %s\n", what, r.PID, name, text)
+	}
 }
 
 func remoteLine(r volume.RemoteStatus) string {

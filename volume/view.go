@@ -1,0 +1,121 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/s4-storage/s4/btrfsvol"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// View is a tree that holds still while it is pushed.
+type View struct {
+	Root string // the directory to read
+	// Snapshot is the btrfs snapshot that Root is of; nil where the files
+	// are read as they stand.
+	Snapshot *snapshot.Info
+	// Fresh tells that the snapshot was taken for this view.
+	Fresh bool
+	// Differs tells that the view is known to differ from the base.
+	Differs bool
+}
+
+// view gives the consistent view that a push reads. On btrfs that is the newest
+// snapshot if nothing has changed since, or one that is taken now. A plain
+// directory can only be read as it stands; borg then reports files that changed
+// meanwhile. held are the snapshots at the remote, which the view is to come after.
+func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info, report Reporter) (*View, error) {
+	if !v.subvolume {
+		return &View{Root: v.Root}, nil
+	}
+	if err := btrfsvol.Sync(v.Root); err != nil {
+		return nil, err
+	}
+	store := v.store()
+	taken, err := store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	last, ok := newest(taken, func(snapshot.Info) bool { return true })
+	isBase := v.state.Base.is(last)
+	reusable := ok && (isBase || message == "" && follows(last, held))
+	if reusable {
+		if same, err := v.untouchedSince(store.Path(last.Handle)); err != nil {
+			return nil, err
+		} else if same {
+			return &View{Root: store.Path(last.Handle), Snapshot: &last}, nil
+		}
+	}
+	info, err := store.Take(ctx, v.Root, v.newSnapshot(message, append(taken, held...), report))
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrExist) && errors.Is(err, errors.ErrUnsupported) {
+		report.warn("no btrfs snapshot is taken, the files are read as they stand: %v", err)
+		return &View{Root: v.Root}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	view := &View{Root: store.Path(info.Handle), Snapshot: &info, Fresh: true}
+	if !reusable {
+		return view, nil
+	}
+	same, err := equal(ctx, store.Path(last.Handle), view.Root)
+	switch {
+	case errors.Is(err, fs.ErrPermission): // only root may ask btrfs what changed
+	case err != nil:
+		return nil, errors.Join(err, v.drop(view))
+	case same:
+		return &View{Root: store.Path(last.Handle), Snapshot: &last}, v.drop(view)
+	default:
+		view.Differs = isBase
+	}
+	return view, nil
+}
+
+// equal tells whether two snapshots differ in nothing but what is this host's own.
+func equal(ctx context.Context, a, b string) (bool, error) {
+	changes, err := btrfsvol.Changes(ctx, a, b, btrfsvol.Options{Exclude: LocalDir})
+	return err == nil && !slices.ContainsFunc(changes, func(c btrfsvol.Change) bool {
+		return !c.OnlyTimes() || !c.Mode.IsDir()
+	}), err
+}
+
+// follows tells whether s is at the remote already or may come after all that is.
+func follows(s snapshot.Info, held []snapshot.Info) bool {
+	after := true
+	for _, h := range held {
+		if h.ID == s.ID {
+			return true
+		}
+		after = after && h.Time.Before(s.Time)
+	}
+	return after
+}
+
+// untouchedSince tells whether btrfs has changed nothing in the live tree since
+// the snapshot at path was taken. What is not written out yet does not show.
+func (v *Volume) untouchedSince(path string) (bool, error) {
+	live, err := btrfsvol.Info(v.Root)
+	if err != nil {
+		return false, err
+	}
+	then, err := btrfsvol.Info(path)
+	if err != nil {
+		return false, err
+	}
+	return live.CTransid <= then.OTransid, nil
+}
+
+// drop gives a view up that was not pushed.
+func (v *Volume) drop(view *View) error {
+	if view.Snapshot == nil || !view.Fresh {
+		return nil
+	}
+	if err := v.store().Delete(view.Snapshot.Handle); err != nil {
+		return fmt.Errorf("remove the snapshot that was not needed: %w", err)
+	}
+	view.Fresh = false
+	return nil
+}
