@@ -31,6 +31,12 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 	if !v.subvolume {
 		return &View{Root: v.Root}, nil
 	}
+	if others, err := v.nested(); err != nil {
+		return nil, err
+	} else if len(others) > 0 {
+		report.warn("the files are read as they stand: a btrfs snapshot would leave out the subvolume %s", others[0])
+		return &View{Root: v.Root}, nil
+	}
 	if err := btrfsvol.Sync(v.Root); err != nil {
 		return nil, err
 	}
@@ -50,7 +56,7 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 		}
 	}
 	info, err := store.Take(ctx, v.Root, v.newSnapshot(message, append(taken, held...), report))
-	if errors.Is(err, fs.ErrPermission) || errors.Is(err, fs.ErrExist) && errors.Is(err, errors.ErrUnsupported) {
+	if errors.Is(err, fs.ErrPermission) {
 		report.warn("no btrfs snapshot is taken, the files are read as they stand: %v", err)
 		return &View{Root: v.Root}, nil
 	}
@@ -72,6 +78,12 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 		view.Differs = isBase
 	}
 	return view, nil
+}
+
+// nested lists the subvolumes in the volume that are not s4's own.
+func (v *Volume) nested() ([]string, error) {
+	all, err := btrfsvol.Nested(v.Root)
+	return slices.DeleteFunc(all, func(path string) bool { return private(path, true) }), err
 }
 
 // equal tells whether two snapshots differ in nothing but what is this host's own.
