@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -219,12 +220,49 @@ func TestSync(t *testing.T) {
 		_, err := v.try("diff", "-r", "--exclude=.s4", v.dir+"/", other.dir)
 		return err == nil
 	}
+	// Two files that always say the same: no reader sees one version of one and
+	// another of the other.
+	var torn atomic.Int64
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	readers.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			dir, err := os.OpenRoot(other.dir)
+			if err != nil {
+				torn.Add(1)
+				continue
+			}
+			one, errOne := dir.ReadFile("b")
+			two, errTwo := dir.ReadFile("z/b")
+			if (errOne == nil) != (errTwo == nil) || string(one) != string(two) {
+				torn.Add(1)
+			}
+			dir.Close()
+		}
+	})
 	for i := range 3 {
 		writeFile(t, filepath.Join(v.dir, "b"), []byte(fmt.Sprint(i)))
 		writeFile(t, filepath.Join(v.dir, fmt.Sprint("new/", i)), []byte("x"))
+		writeFile(t, filepath.Join(v.dir, "z/b"), []byte(fmt.Sprint(i)))
 		v.run("s4", "push")
 		j.happened("brought", i+1)
 		eventually(t, 10*time.Second, "both are the same", same)
+	}
+	close(stop)
+	readers.Wait()
+	if n := torn.Load(); n > 0 {
+		t.Errorf("%d times half a version was seen", n)
+	}
+	if n := len(strings.Fields(other.run("ls", ".s4/snapshots"))) / 2; n != 4 {
+		t.Errorf("%d versions are kept here, want 4", n)
+	}
+	if left, err := filepath.Glob(filepath.Join(filepath.Dir(other.dir), ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left beside the volume: %v %v", left, err)
 	}
 	if code, out := other.code("ready"); code != 0 {
 		t.Errorf("not ready: %d %s", code, out)

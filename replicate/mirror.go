@@ -51,10 +51,19 @@ func Mirror(ctx context.Context, v *volume.Volume, o MirrorOptions) error {
 	if err != nil {
 		return err
 	}
-	defer looking.Close()
+	defer func() { looking.Close() }()
 	told := time.Time{}
 	for failures := 0; ; {
-		e, err := mirror(ctx, v, looking, remote.Name, o)
+		e, exchanged, err := mirror(ctx, v, looking, remote.Name, o)
+		if exchanged { // what we hold on to is not the volume any more
+			looking.Close()
+			if err := v.Pin(); err != nil {
+				return err
+			}
+			if looking, err = v.Again(); err != nil {
+				return err
+			}
+		}
 		wait := o.Every
 		switch {
 		case ctx.Err() != nil:
@@ -87,34 +96,34 @@ func Mirror(ctx context.Context, v *volume.Volume, o MirrorOptions) error {
 }
 
 // mirror looks once, and brings what is new.
-func mirror(ctx context.Context, v, looking *volume.Volume, remote string, o MirrorOptions) (Event, error) {
-	e := Event{Kind: Current, Remote: remote}
+func mirror(ctx context.Context, v, looking *volume.Volume, remote string, o MirrorOptions) (e Event, exchanged bool, err error) {
+	e = Event{Kind: Current, Remote: remote}
 	began := time.Now()
 	news, err := looking.HasNews(ctx, remote)
 	if err != nil || !news {
-		return e, err
+		return e, false, err
 	}
 	fresh, err := v.Again()
 	if err != nil {
-		return e, err
+		return e, false, err
 	}
 	defer fresh.Close()
-	pull := volume.PullOptions{Remote: remote, Report: o.Report}
+	pull := volume.PullOptions{Remote: remote, Keep: true, Report: o.Report}
 	result, err := fresh.Pull(ctx, pull)
 	if o.Force && errors.Is(err, snapshot.ErrRefused) {
 		if _, err := fresh.Snapshot(ctx, "before sync"); err != nil {
-			return e, err
+			return e, false, err
 		}
 		pull.Force = true
 		result, err = fresh.Pull(ctx, pull)
 	}
-	if err != nil {
-		return e, err
+	if result == nil {
+		return e, false, err
 	}
 	s := result.Snapshot
 	e.Snapshot, e.ID, e.Name, e.Files, e.Size = s, s.ID, s.Name, s.Files, s.Size
 	if !result.UpToDate {
 		e.Kind, e.Lag = Brought, time.Since(began).Seconds()
 	}
-	return e, nil
+	return e, result.Exchanged, err
 }

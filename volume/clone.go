@@ -156,7 +156,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		if err := v.identify(ctx, past, *target); err != nil {
 			return nil, err
 		}
-		result.Changes, damage = v.bring(ctx, past, *target, known, false, o.Report)
+		result.Changes, damage = v.bring(ctx, past, *target, known, false, nil, o.Report)
 		if damage != nil && !onlyDamaged(damage) {
 			return result, damage
 		}

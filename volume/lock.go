@@ -67,6 +67,26 @@ func (v *Volume) OnlyOne(ctx context.Context, job string) (done func(), err erro
 	return func() { lock.Close() }, nil
 }
 
+// mountJob is the job whose lock every mount of the volume holds, together with
+// other mounts.
+const mountJob = "mount"
+
+// mounted notes that the volume's root is in use by a mount, until done is called.
+func (v *Volume) mounted() (done func(), err error) {
+	if err := makeLocal(v.Root); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(v.path(LocalDir, mountJob+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%w: a sync is about to put a new version in place", snapshot.ErrLocked)
+	}
+	return func() { f.Close() }, nil
+}
+
 // heldError says that another process has a lock.
 type heldError struct{ pid string }
 

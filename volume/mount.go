@@ -60,6 +60,12 @@ func (v *Volume) Mount(ctx context.Context, o MountOptions) error {
 		return fmt.Errorf("open volume: %w", err)
 	}
 	defer live.Close()
+	// Where even that cannot be noted, nothing can be put in the root's place.
+	if done, err := v.mounted(); err == nil {
+		defer done()
+	} else if errors.Is(err, snapshot.ErrLocked) {
+		return err
+	}
 	past, err := v.Past(ctx)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/xdg"
@@ -31,10 +32,14 @@ func (v *Volume) indexPath() string {
 }
 
 // stampsPath is where the stamps of this working tree are, named by the root
-// directory's inode so that renaming the directory does not lose them.
+// directory's inode so that renaming the directory does not lose them. All
+// subvolumes' roots have the same; those are named by the UUID of .s4/local.
 func (v *Volume) stampsPath() (string, error) {
 	if v.holdsUserDirs() {
 		return v.path(LocalDir, "stamps.db"), nil
+	}
+	if local, err := btrfsvol.Info(v.path(LocalDir)); v.subvolume && err == nil {
+		return filepath.Join(xdg.State(), "stamps", fmt.Sprintf("%s-%s.db", v.ID(), local.UUID)), nil
 	}
 	info, err := os.Stat(v.Root)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/hint"
@@ -18,6 +19,10 @@ type PullOptions struct {
 	Remote string // "" is the default remote
 	At     string // TIME; "" is the newest snapshot
 	Force  bool   // give up unpushed changes
+	// Keep has btrfs snapshots keep each version that is brought, and puts it in
+	// place in one step where that can be done: where the volume is a subvolume
+	// that is not the root of a mount and not mounted by s4.
+	Keep   bool
 	Report Reporter
 }
 
@@ -28,6 +33,8 @@ type PullResult struct {
 	UpToDate bool             `json:"up_to_date"`
 	Snapshot snapshot.Info    `json:"snapshot"`
 	Changes  *worktree.Result `json:"changes,omitempty"`
+	// Exchanged tells that the volume's root is another directory than before.
+	Exchanged bool `json:"exchanged,omitempty"`
 }
 
 // Pull brings the volume to the remote's newest or given snapshot. Only what
@@ -90,7 +97,11 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 		}
 		careful = false
 	}
-	result.Changes, err = v.bring(ctx, past, target, known, careful, o.Report)
+	if o.Keep && v.subvolume {
+		err = v.bringAndKeep(ctx, past, target, known, careful, o.Report, result)
+	} else {
+		result.Changes, err = v.bring(ctx, past, target, known, careful, nil, o.Report)
+	}
 	result.UpToDate = result.UpToDate && result.Changes != nil && result.Changes.Created+result.Changes.Replaced+
 		result.Changes.Metadata+result.Changes.Linked+result.Changes.Deleted == 0
 	return result, err
@@ -145,13 +156,66 @@ func unpushed(path, more string) error {
 		"push them with: s4 push, see them with: s4 status, or give them up with --force")
 }
 
+// bringAndKeep is bring in one step, if possible, with the versions before and
+// after it kept as btrfs snapshots.
+func (v *Volume) bringAndKeep(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful bool, report Reporter, result *PullResult) error {
+	if base, ok, err := v.base(ctx, past); err != nil {
+		return err
+	} else if ok && v.state.Base.is(base) && !careful {
+		if err := v.keep(ctx, base); err != nil {
+			return err
+		}
+	}
+	var next *stage
+	live, release, ok := v.exchangeable(ctx)
+	if ok {
+		defer release()
+		var err error
+		if next, err = v.newStage(live); err != nil {
+			return err
+		}
+	}
+	var err error
+	result.Changes, err = v.bring(ctx, past, target, known, careful, next, report)
+	if next != nil {
+		result.Exchanged = v.Root == next.live
+		err = errors.Join(err, next.drop())
+	}
+	if err != nil {
+		return err
+	}
+	if err := v.keep(ctx, target); err != nil {
+		return err
+	}
+	_, err = v.retain(ctx)
+	return err
+}
+
+// keep has a btrfs snapshot keep what is live now, which is s.
+func (v *Volume) keep(ctx context.Context, s snapshot.Info) error {
+	held, err := v.store().List(ctx)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(held, markOf(s).is) {
+		return nil
+	}
+	_, err = v.store().Take(ctx, v.Root, s)
+	return err
+}
+
 // bring makes the live tree equal to target and records that it is the base.
-// A careful one refuses to replace or delete anything.
-func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful bool, report Reporter) (*worktree.Result, error) {
+// A careful one refuses to replace or delete anything. With a stage that is made
+// equal instead, and then put in place.
+func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful bool, next *stage, report Reporter) (*worktree.Result, error) {
 	if err := past.ensure(ctx, &target, report); err != nil {
 		return nil, err
 	}
-	root, o, done, err := v.worktree(ctx)
+	at := v.Root
+	if next != nil {
+		at = next.path
+	}
+	root, o, done, err := v.worktreeAt(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +242,9 @@ func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, kn
 			return nil, unpushed(a.Path, "")
 		}
 	}
-	v.state.Arriving = markOf(target)
+	if next == nil {
+		v.state.Arriving = markOf(target)
+	}
 	if err := v.state.save(); err != nil {
 		return nil, err
 	}
@@ -196,6 +262,13 @@ func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, kn
 	}
 	// What is lost at the repository will not arrive by trying again.
 	damage := hint.With(err, "everything else is here; look at the repository with: borg check "+known.URL)
+	if next != nil {
+		if err := v.exchange(next); err != nil {
+			return &result, errors.Join(damage, err)
+		}
+		// What was known is read anew from where it lies now.
+		known = v.state.repository(strings.TrimPrefix(target.Source, history.BorgSourceID("")))
+	}
 	if err := v.arrived(ctx, past, target, known); err != nil {
 		return &result, errors.Join(damage, err)
 	}

@@ -74,7 +74,13 @@ func (t tree) holds(ctx context.Context, path string) (bool, error) {
 
 // worktree opens the files on disk together with what is known of them.
 func (v *Volume) worktree(ctx context.Context) (root *worktree.Root, o worktree.Options, done func(), err error) {
-	root, err = worktree.Open(v.Root)
+	return v.worktreeAt(ctx, v.Root)
+}
+
+// worktreeAt is worktree for a copy of the volume: a btrfs snapshot has the same
+// inodes, so that the same is known of it.
+func (v *Volume) worktreeAt(ctx context.Context, path string) (root *worktree.Root, o worktree.Options, done func(), err error) {
+	root, err = worktree.Open(path)
 	if err != nil {
 		return nil, worktree.Options{}, nil, fmt.Errorf("open volume: %w", err)
 	}

@@ -145,32 +145,49 @@ func Open(root string, access *reach.Access) (*Volume, error) {
 }
 
 func openAt(root, shown string, access *reach.Access) (*Volume, error) {
-	v := &Volume{Root: root, Shown: shown, access: access, log: access.Log(),
-		reached: map[string]*borgio.Repository{}}
-	_, err := btrfsvol.Info(v.Root)
-	v.subvolume = err == nil
-	if v.Config, err = config.Load(v.path(configKey)); err != nil {
-		return nil, err
-	}
-	if v.local, err = config.Load(v.path(LocalDir, "config")); err != nil {
-		return nil, err
-	}
-	if v.state, err = loadState(v.path(LocalDir, "state.json")); err != nil {
+	v := &Volume{Shown: shown, access: access, log: access.Log(), reached: map[string]*borgio.Repository{}}
+	if err := v.moveTo(root); err != nil {
 		return nil, err
 	}
 	return v, nil
 }
 
-// Pin keeps hold of the volume's real root, so that a mount which comes over it
-// or ends meanwhile makes no difference. It holds until Close.
+// moveTo makes root the volume's root and reads what lies there.
+func (v *Volume) moveTo(root string) (err error) {
+	v.Root = root
+	_, errInfo := btrfsvol.Info(root)
+	if v.subvolume = errInfo == nil; v.subvolume {
+		if err := rescue(root); err != nil {
+			return err
+		}
+	}
+	if v.Config, err = config.Load(v.path(configKey)); err != nil {
+		return err
+	}
+	if v.local, err = config.Load(v.path(LocalDir, "config")); err != nil {
+		return err
+	}
+	v.state, err = loadState(v.path(LocalDir, "state.json"))
+	return err
+}
+
+// Pin keeps hold of the volume's real root as it is now, so that a mount which
+// comes over it or ends meanwhile makes no difference. It holds until Close or
+// the next Pin.
 func (v *Volume) Pin() error {
-	root, err := os.Open(v.Root)
+	at := v.Shown
+	if real, ok := belowMount(at); ok {
+		at = real
+	}
+	root, err := os.Open(at)
 	if err != nil {
 		return fmt.Errorf("open volume: %w", err)
 	}
+	if v.pinned != nil {
+		v.pinned.Close()
+	}
 	v.pinned = root
-	v.Root = fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), root.Fd())
-	return nil
+	return v.moveTo(fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), root.Fd()))
 }
 
 // Again opens the volume anew, with whatever others have changed since. It must
