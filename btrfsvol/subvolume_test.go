@@ -209,7 +209,10 @@ func TestUnprivileged(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	do(t, SetReadOnly(snap, false))
+	do(t, SetReadOnly(snap, true))
+	_, err := Changes(t.Context(), snap, snap, Options{})
 	for what, err := range map[string]error{
+		"changes":  err,
 		"delete":   Delete(own),
 		"snapshot": Snapshot(filepath.Join(dir, "roots"), filepath.Join(dir, "x"), true),
 	} {
