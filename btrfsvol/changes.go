@@ -49,7 +49,8 @@ type Options struct {
 // strings.
 //
 // Nested subvolumes are not told: neither they, nor that the empty directory in
-// a snapshot that stands for one has come or gone.
+// a snapshot that stands for one has come or gone, but for the times of the
+// directory around it. Only where something else takes its place is it Deleted.
 func Changes(ctx context.Context, old, new string, o Options) ([]Change, error) {
 	a, before, err := openReadOnly(old)
 	if err != nil {

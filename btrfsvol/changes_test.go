@@ -107,6 +107,33 @@ func TestChanges(t *testing.T) {
 	}
 }
 
+// Subvolumes in a subvolume are no part of it.
+func TestNested(t *testing.T) {
+	dir := btrfstest.New(t)
+	vol := filepath.Join(dir, "vol")
+	do(t, Create(vol))
+	do(t, Snapshot(vol, filepath.Join(dir, "0"), true))
+	for i, c := range []struct{ script, want string }{
+		{"mkdir d; btrfs subvolume create d/nested; echo x >d/nested/x", "created d\n"},
+		{"echo y >d/nested/x", ""},
+		{"mv d e; echo z >e/z", "renamed e from d\ncreated e/z [{0 2}]\n"},
+		{"mv e/nested .", ""},
+		{"btrfs subvolume delete nested; echo 1 >nested", "deleted nested\ncreated nested [{0 2}]\n"},
+		{"rm nested; btrfs subvolume create nested", "deleted nested\n"},
+		{"btrfs subvolume delete nested", ""},
+		{"btrfs subvolume create nested", ""},
+		{"btrfs subvolume delete nested; mkdir nested", "deleted nested\ncreated nested\n"},
+	} {
+		script(t, vol, c.script)
+		old, new := filepath.Join(dir, fmt.Sprint(i)), filepath.Join(dir, fmt.Sprint(i+1))
+		do(t, Snapshot(vol, new, true))
+		changes, err := Changes(t.Context(), old, new, Options{})
+		if got := brief(changes); err != nil || got != c.want {
+			t.Errorf("%s:\n%s%v\nwant\n%s", c.script, got, err, c.want)
+		}
+	}
+}
+
 func script(t testing.TB, dir, script string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "sh", "-ec", script)

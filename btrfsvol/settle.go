@@ -23,11 +23,10 @@ func (t *tree) settle(ctx context.Context) ([]Change, error) {
 			return nil, err
 		}
 	}
-	for i := 0; i < len(t.nodes); i++ { // which may become more
+	for _, n := range t.nodes {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		n := t.nodes[i]
 		if !n.touched && slices.Equal(n.was, n.now) {
 			continue
 		}
