@@ -381,7 +381,8 @@ func (c *converter) acl(name string, text []byte) {
 		}
 		return
 	}
-	if value != nil {
+	// Borg notes a plain list of a directory that has a default one.
+	if value != nil && (name != posixacl.AccessXattr || !posixacl.Plain(value)) {
 		c.out.Xattrs = append(c.out.Xattrs, snapshot.Xattr{Name: name, Value: value})
 	}
 }

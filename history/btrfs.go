@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,7 @@ type BtrfsSource struct {
 	list    func(ctx context.Context) ([]snapshot.Info, error)
 	exclude func(path string, dir bool) bool
 	log     *slog.Logger
+	idle    time.Duration // how long a file is kept open that is not read
 }
 
 var (
@@ -46,7 +48,7 @@ func NewBtrfsSource(id string, dir string, list func(ctx context.Context) ([]sna
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &BtrfsSource{id: id, dir: dir, list: list, exclude: exclude, log: log}
+	return &BtrfsSource{id: id, dir: dir, list: list, exclude: exclude, log: log, idle: 5 * time.Second}
 }
 
 // ID implements [snapshot.Source].
@@ -112,17 +114,6 @@ func (s *BtrfsSource) hidden(path string) bool {
 
 // root opens a snapshot's tree.
 func (s *BtrfsSource) root(info snapshot.Info) (*worktree.Root, error) {
-	dir, err := s.open(info)
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	root, err := dir.Sub(info.Handle)
-	return root, s.explain(info, err)
-}
-
-// open opens the directory that the snapshot is in.
-func (s *BtrfsSource) open(info snapshot.Info) (*worktree.Root, error) {
 	if info.Handle == "" || info.Handle == "." || info.Handle == ".." || strings.ContainsRune(info.Handle, '/') {
 		return nil, fmt.Errorf("btrfs snapshot %q: %w", info.Handle, fs.ErrInvalid)
 	}
@@ -130,13 +121,16 @@ func (s *BtrfsSource) open(info snapshot.Info) (*worktree.Root, error) {
 	if err != nil {
 		return nil, s.explain(info, err)
 	}
-	return dir.OneMount(), nil
+	defer dir.Close()
+	root, err := dir.OneMount().Sub(info.Handle)
+	if err != nil {
+		return nil, s.explain(info, err)
+	}
+	return root, nil
 }
 
+// explain tells of which snapshot an error is, and whether it means damage.
 func (s *BtrfsSource) explain(info snapshot.Info, err error) error {
-	if err == nil {
-		return nil
-	}
 	if errors.Is(err, unix.EIO) || errors.Is(err, unix.EUCLEAN) {
 		err = classified{err, snapshot.ErrDamaged}
 	}

@@ -60,11 +60,7 @@ var (
 	_ snapshot.Seeker = (*btrfsFile)(nil)
 )
 
-const (
-	// idleAfter is how long a file is kept open that is not read.
-	idleAfter = 5 * time.Second
-	copyBlock = 1 << 20
-)
+const copyBlock = 1 << 20
 
 // acquire gives the open file; release must follow.
 func (f *btrfsFile) acquire() (*os.File, error) {
@@ -74,11 +70,10 @@ func (f *btrfsFile) acquire() (*os.File, error) {
 		return nil, fs.ErrClosed
 	}
 	if f.file == nil { // under the lock: it takes no longer than the read that waits for it
-		file, err := f.open()
-		if err != nil {
-			return nil, f.source.explain(f.info, err)
+		var err error
+		if f.file, err = f.open(); err != nil {
+			return nil, err
 		}
-		f.file = file
 	}
 	f.users++
 	f.used++
@@ -86,14 +81,14 @@ func (f *btrfsFile) acquire() (*os.File, error) {
 }
 
 func (f *btrfsFile) open() (*os.File, error) {
-	dir, err := f.source.open(f.info)
+	root, err := f.source.root(f.info)
 	if err != nil {
 		return nil, err
 	}
-	defer dir.Close()
-	file, err := dir.OpenFile(f.info.Handle + "/" + f.path)
+	defer root.Close()
+	file, err := root.OpenFile(f.path)
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: f.path, Err: err}
+		return nil, f.source.explain(f.info, &fs.PathError{Op: "open", Path: f.path, Err: err})
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(int(file.Fd()), &st)
@@ -102,7 +97,7 @@ func (f *btrfsFile) open() (*os.File, error) {
 	}
 	if err != nil {
 		file.Close()
-		return nil, &fs.PathError{Op: "open", Path: f.path, Err: err}
+		return nil, f.source.explain(f.info, &fs.PathError{Op: "open", Path: f.path, Err: err})
 	}
 	return file, nil
 }
@@ -119,11 +114,11 @@ func (f *btrfsFile) release() {
 	}
 }
 
-// rest closes the file once it was not asked for during idleAfter. It needs mu
+// rest closes the file once it was not asked for during a while. It needs mu
 // held.
 func (f *btrfsFile) rest() {
 	used := f.used
-	f.idle = time.AfterFunc(idleAfter, func() {
+	f.idle = time.AfterFunc(f.source.idle, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.idle = nil

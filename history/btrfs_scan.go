@@ -88,6 +88,10 @@ const (
 	meanSection = 128  // items, and a power of two
 	maxSection  = 1024 // bounds the memory
 	maxTold     = 20   // lines in the log about what is left out
+
+	// nestedIno is the inode of the empty directory that stands where the
+	// volume has another subvolume.
+	nestedIno = 2
 )
 
 // Next implements [snapshot.Scanner].
@@ -138,6 +142,9 @@ func (s *btrfsScanner) step() (*worktree.Live, bool) {
 				s.log.Warn("left out of the snapshot", "path", l.Path, "error", err)
 			}
 		case l.Mode&modeType != modeSocket:
+			if l.Ino == nestedIno && l.Path != "" {
+				l.Mtime, l.Ctime = 0, 0 // else those of this look
+			}
 			return &l, true
 		}
 	}

@@ -9,8 +9,12 @@ import (
 // Alike tells whether two entries of one path, from different sources, are the
 // same state of it. What a source may leave out counts only where both have it;
 // what each numbers and finds out in its own way does not count: the version,
-// the times of access, where holes are.
+// the times of access, where holes are. A directory without times is one that
+// nobody knows more of.
 func Alike(a, b *Entry) bool {
+	if a.Mode&modeType == modeDir && b.Mode&modeType == modeDir && (a.timeless() || b.timeless()) {
+		return true
+	}
 	return a.Mode == b.Mode && a.UID == b.UID && a.GID == b.GID &&
 		agree(a.User, b.User) && agree(a.Group, b.Group) &&
 		a.Size == b.Size && a.Rdev == b.Rdev && a.Target == b.Target &&
@@ -25,7 +29,10 @@ func Alike(a, b *Entry) bool {
 const (
 	modeType    = 0o170000
 	modeSymlink = 0o120000
+	modeDir     = 0o040000
 )
+
+func (e *Entry) timeless() bool { return e.Mtime == 0 && e.Ctime == 0 }
 
 func agree[T comparable](a, b T) bool {
 	var none T

@@ -60,6 +60,9 @@ func (p *Past) withContent(ctx context.Context, s snapshot.Info) (tree, error) {
 			return tree{p, s, repo}, err
 		}
 	}
+	if local, err := p.Local(ctx, s.Num); err == nil && local { // a btrfs snapshot
+		return tree{past: p, s: s}, nil
+	}
 	return tree{}, fmt.Errorf("nothing holds snapshot %s any more: %w", s.Dir, fs.ErrNotExist)
 }
 

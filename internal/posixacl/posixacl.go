@@ -84,6 +84,22 @@ func ToXattr(text string) ([]byte, error) {
 	return b, nil
 }
 
+// Plain tells whether a list in the kernel's form has entries for owner, group
+// and others alone. As an access list it says what the mode says, and the
+// kernel keeps none.
+func Plain(xattr []byte) bool {
+	const header, size = 4, 8
+	if len(xattr) != header+3*size {
+		return false
+	}
+	for i, tag := range []uint16{tagUserObj, tagGroupObj, tagOther} {
+		if binary.LittleEndian.Uint16(xattr[header+i*size:]) != tag {
+			return false
+		}
+	}
+	return true
+}
+
 func parseEntry(line string) (e entry, err error) {
 	f := strings.SplitN(line, ":", 5)
 	if len(f) < 3 || len(f) > 4 {

@@ -54,6 +54,21 @@ func TestAgainstSetfacl(t *testing.T) {
 	}
 }
 
+func TestPlain(t *testing.T) {
+	for text, want := range map[string]bool{
+		"u::rw,g::r,o::-": true, "u::-,g::-,o::rwx": true, "u::rw,u:7:r,g::r,m::r,o::-": false,
+		"u::rw,g::r,m::r": false, "u::rw,g::r,m::r,o::-": false, "": false,
+	} {
+		b, err := ToXattr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := Plain(b); got != want {
+			t.Errorf("%q is plain: %t", text, got)
+		}
+	}
+}
+
 func TestMalformed(t *testing.T) {
 	for _, text := range []string{"user", "who::rwx", "user:unknown:rwx", "mask:7:rwx", "user::rwz", "user:a:rwx:4294967296", "a:b:c:d:e"} {
 		if _, err := ToXattr(text); !errors.Is(err, ErrSyntax) {
