@@ -10,7 +10,7 @@ import (
 	"github.com/s4-storage/s4/internal/btrfstest"
 )
 
-func TestNested(t *testing.T) {
+func TestNestedLists(t *testing.T) {
 	root := filepath.Join(btrfstest.New(t), "root")
 	if err := Create(root); err != nil {
 		t.Fatal(err)
