@@ -171,6 +171,16 @@ func (v *Volume) moveTo(root string) (err error) {
 	return err
 }
 
+// IsBtrfs tells whether dir is a btrfs subvolume, which a volume can have
+// snapshots of. A directory that is not there is none.
+func IsBtrfs(dir string) (bool, error) {
+	_, err := btrfsvol.Info(dir)
+	if errors.Is(err, btrfsvol.ErrNotBtrfs) || errors.Is(err, btrfsvol.ErrNotSubvolume) || errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, staleHint(dir, err)
+}
+
 // Pin keeps hold of the volume's real root as it is now, so that a mount which
 // comes over it or ends meanwhile makes no difference. It holds until Close or
 // the next Pin.

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"path/filepath"
+	"strings"
 
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/volume"
@@ -15,6 +16,7 @@ type CloneCmd struct {
 	Folder string `arg:"" optional:"" name:"dir" help:"Where to (default: the repository's name)."`
 	Name   string `help:"Name of the volume (default: the one it has)."`
 	At     string `placeholder:"TIME" help:"Snapshot to take (default: the newest)."`
+	btrfsFlags
 }
 
 // Help is the paragraph under --help.
@@ -27,15 +29,20 @@ Example: s4 clone s4@nas:/volumes/photos`
 // Run does it.
 func (c *CloneCmd) Run(ctx context.Context, a *app) error {
 	dir := c.Folder
-	if a.Dir != "" && !filepath.IsAbs(dir) {
-		if dir == "" {
-			loc, err := reach.ParseLocation(c.URL)
-			if err != nil {
-				return err
-			}
-			dir = filepath.Base(loc.Path)
+	if dir == "" {
+		loc, err := reach.ParseLocation(c.URL)
+		if err != nil {
+			return err
 		}
-		dir = filepath.Join(a.Dir, dir)
+		dir = strings.TrimSuffix(filepath.Base(loc.Path), ".borg")
+	}
+	if !filepath.IsAbs(dir) {
+		dir = filepath.Join(a.here(), dir)
+	}
+	if c.wanted() {
+		if err := c.convert(ctx, a, dir, true); err != nil {
+			return err
+		}
 	}
 	report, done := a.reporter()
 	r, err := volume.Clone(ctx, volume.CloneOptions{URL: c.URL, Dir: dir, Name: c.Name, At: c.At, Report: report}, a.access)

@@ -47,6 +47,10 @@ type CLI struct {
 	Restore   RestoreCmd   `cmd:"" help:"Bring paths back from a snapshot."`
 	Mount     MountCmd     `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`
 	Umount    UmountCmd    `cmd:"" help:"End a mount, also one that has lost its process."`
+	Import    ImportCmd    `cmd:"" help:"Make a folder with files a volume on btrfs."`
+	Resize    ResizeCmd    `cmd:"" help:"Change the size of a volume that has an image."`
+	Attach    AttachCmd    `cmd:"" help:"Mount volumes that have an image, as at boot."`
+	Detach    DetachCmd    `cmd:"" help:"Unmount a volume that has an image."`
 	Config    ConfigCmd    `cmd:"" help:"Read and write settings."`
 	Version   VersionCmd   `cmd:"" help:"Show the version."`
 }

@@ -83,6 +83,7 @@ func (c *MountCmd) Run(ctx context.Context, a *app) error {
 		if err := a.daemonize(&o, volume.LogFile(v, mountpoint)); err != nil {
 			return err
 		}
+		defer a.keepingRoom(ctx, v)()
 		return v.Mount(ctx, o)
 	})
 }

@@ -26,17 +26,28 @@ func (a *app) asker() func(context.Context, string) (string, error) {
 
 // askSecret gets a line that is not shown while it is typed. However it ends,
 // by Ctrl-C too, the terminal shows what is typed from then on.
-func askSecret(ctx context.Context, question string) (answer string, err error) {
+func askSecret(ctx context.Context, question string) (string, error) {
+	return askTerminal(ctx, question, hideTyping)
+}
+
+// askLine gets a line as it is typed.
+func askLine(ctx context.Context, question string) (string, error) {
+	return askTerminal(ctx, question, func(*os.File) (func() error, error) {
+		return func() error { return nil }, nil
+	})
+}
+
+func askTerminal(ctx context.Context, question string, prepare func(*os.File) (restore func() error, err error)) (answer string, err error) {
 	tty, err := os.OpenFile("/dev/tty", os.O_RDWR, 0)
 	if err != nil {
 		return "", err
 	}
 	defer tty.Close()
-	show, err := hideTyping(tty)
+	restore, err := prepare(tty)
 	if err != nil {
 		return "", fmt.Errorf("ask on the terminal: %w", err)
 	}
-	defer func() { err = errors.Join(err, show()) }()
+	defer func() { err = errors.Join(err, restore()) }()
 	stop := context.AfterFunc(ctx, func() {
 		_ = tty.SetReadDeadline(time.Unix(1, 0)) // a terminal takes deadlines
 	})

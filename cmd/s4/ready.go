@@ -57,4 +57,3 @@ func (c *ReadyCmd) Run(_ context.Context, a *app) error {
 		return nil
 	})
 }
-

@@ -37,6 +37,7 @@ func (c *ReplicateCmd) Run(ctx context.Context, a *app) error {
 		}
 		report, done := a.reporter()
 		defer done()
+		defer a.keepingRoom(ctx, v)()
 		return replicate.Push(ctx, v, replicate.PushOptions{
 			Remotes: c.Remotes, Every: every, Once: c.Once, Events: a.event, Report: report, Log: a.log,
 		})
@@ -76,6 +77,7 @@ func (c *SyncCmd) Run(ctx context.Context, a *app) error {
 		}
 		report, done := a.reporter()
 		defer done()
+		defer a.keepingRoom(ctx, v)()
 		return replicate.Mirror(ctx, v, replicate.MirrorOptions{
 			Remote: c.Remote, Every: every, Once: c.Once, Force: c.Force, Events: a.event, Report: report, Log: a.log,
 		})

@@ -1,0 +1,246 @@
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/btrfsvol"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// Converted is a folder that has become a subvolume.
+type Converted struct {
+	Record   *Record // nil where the disk itself is btrfs
+	Original string  // where the folder is that was; "" where it was one already
+	dir      string
+}
+
+// Convert makes an existing folder a btrfs subvolume: on btrfs by a subvolume
+// that shares its data, where no size is given; else by an image. The original
+// stays, see [Converted.DropOriginal].
+//
+// Errors: snapshot.ErrRefused where something is mounted in the folder, where a
+// program writes to it meanwhile, or where the original's new name is taken;
+// those of [loop.Create] and [loop.Mount]. After an error everything is as it was.
+func Convert(ctx context.Context, dir string, o Options) (*Converted, error) {
+	dir, err := filepath.Abs(dir)
+	if err == nil {
+		dir, err = filepath.EvalSymlinks(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := convertible(dir); err != nil {
+		return nil, err
+	}
+	c := &Converted{Original: dir + ".s4-original", dir: dir}
+	if _, err := os.Lstat(c.Original); !errors.Is(err, fs.ErrNotExist) {
+		return nil, hint.With(fmt.Errorf("%w: %s is in the way", snapshot.ErrRefused, c.Original), "is it what an earlier conversion kept? Move it away")
+	}
+	_, err = btrfsvol.Info(dir)
+	switch {
+	case err == nil && o.Size == 0:
+		return &Converted{dir: dir}, nil
+	case errors.Is(err, btrfsvol.ErrNotSubvolume) && o.Size == 0:
+		return c, c.inPlace(ctx, o)
+	case err == nil, errors.Is(err, btrfsvol.ErrNotSubvolume), errors.Is(err, btrfsvol.ErrNotBtrfs):
+		return c, c.onImage(ctx, o)
+	}
+	return nil, err
+}
+
+// convertible refuses a folder in which something is mounted: it would not move
+// along. Root alone can convert.
+func convertible(dir string) error {
+	if os.Geteuid() != 0 {
+		return hint.With(fmt.Errorf("a volume on btrfs is made by root: %w", fs.ErrPermission), "make a plain one with: s4 init --no-btrfs")
+	}
+	var here, above unix.Stat_t
+	if err := errors.Join(unix.Lstat(dir, &here), unix.Lstat(filepath.Dir(dir), &above)); err != nil {
+		return err
+	}
+	_, err := btrfsvol.Info(dir)
+	if subvolume := err == nil; here.Dev != above.Dev && !subvolume {
+		return hint.With(fmt.Errorf("%w: something is mounted at %s", snapshot.ErrRefused, dir), "move its files into a folder of it, and make that a volume")
+	}
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(unescape(f[4]), dir+"/") {
+			return hint.With(fmt.Errorf("%w: something is mounted at %s", snapshot.ErrRefused, unescape(f[4])), "unmount it first")
+		}
+	}
+	return nil
+}
+
+// unescape reads a path of mountinfo: proc(5).
+func unescape(s string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
+}
+
+// inPlace makes a subvolume beside the folder that shares its data, and lets
+// the two change places, which is one step.
+func (c *Converted) inPlace(ctx context.Context, o Options) error {
+	if err := btrfsvol.Create(c.Original); err != nil {
+		return err
+	}
+	err := c.fill(ctx, c.Original, "--reflink=always", o)
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, c.Original, unix.AT_FDCWD, c.dir, unix.RENAME_EXCHANGE)
+	}
+	if err != nil {
+		return errors.Join(err, btrfsvol.Delete(c.Original))
+	}
+	if err := c.still(ctx); err != nil {
+		// What was written meanwhile went into the original.
+		back := unix.Renameat2(unix.AT_FDCWD, c.Original, unix.AT_FDCWD, c.dir, unix.RENAME_EXCHANGE)
+		if back == nil {
+			back = btrfsvol.Delete(c.Original)
+		}
+		return errors.Join(err, back)
+	}
+	return nil
+}
+
+// onImage copies the folder onto an image and mounts that in its place.
+func (c *Converted) onImage(ctx context.Context, o Options) (err error) {
+	if o.Size == 0 {
+		content, err := contentOf(ctx, c.dir)
+		if err != nil {
+			return err
+		}
+		o.Size = fitting(content)
+	}
+	r, err := create(ctx, c.dir, o)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.remove())
+		}
+	}()
+	if err := r.withTop(ctx, o.Log, func(top string) error {
+		return c.fill(ctx, filepath.Join(top, Subvolume), "--reflink=never", o)
+	}); err != nil {
+		return err
+	}
+	if err := os.Rename(c.dir, c.Original); err != nil {
+		return fmt.Errorf("put the volume in the folder's place: %w", err)
+	}
+	if err := c.mountInPlace(ctx, r, o); err != nil {
+		return errors.Join(err, c.undo(r))
+	}
+	c.Record = r
+	return nil
+}
+
+func (c *Converted) mountInPlace(ctx context.Context, r *Record, o Options) error {
+	if err := os.Mkdir(c.dir, 0o700); err != nil {
+		return err
+	}
+	if err := r.Attach(ctx, o.Log); err != nil {
+		return err
+	}
+	if err := c.still(ctx); err != nil {
+		return err
+	}
+	return r.Save()
+}
+
+// undo puts the folder back where it was.
+func (c *Converted) undo(r *Record) error {
+	err := r.remove()
+	if e := os.Remove(c.dir); e != nil && !errors.Is(e, fs.ErrNotExist) {
+		return errors.Join(err, e)
+	}
+	return errors.Join(err, os.Rename(c.Original, c.dir))
+}
+
+// fill copies the folder into the empty directory to, and compares.
+func (c *Converted) fill(ctx context.Context, to, reflink string, o Options) error {
+	names, err := os.ReadDir(c.dir)
+	if err != nil {
+		return err
+	}
+	if len(names) > 0 {
+		o.note("Copying %s to btrfs, and comparing", c.dir)
+	}
+	cmd := exec.CommandContext(ctx, "cp", "-a", "-T", "--sparse=auto", reflink, "--", c.dir, to)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		text, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
+		err = fmt.Errorf("copy %s: %w: %s", c.dir, err, text)
+		if strings.Contains(strings.ToLower(text), unix.ENOSPC.Error()) {
+			err = hint.With(fmt.Errorf("%w: %w", snapshot.ErrUsage, err), "choose a larger --size, or none to have it fit")
+		}
+		return err
+	}
+	return c.compare(ctx, c.dir, to, true)
+}
+
+// still makes sure that nobody wrote to the original until it was replaced.
+func (c *Converted) still(ctx context.Context) error { return c.compare(ctx, c.Original, c.dir, false) }
+
+func (c *Converted) compare(ctx context.Context, original, copied string, content bool) error {
+	a, err := worktree.Open(original)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	b, err := worktree.Open(copied)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	err = a.Twin(ctx, b, worktree.Options{}, content)
+	if different, ok := errors.AsType[*worktree.DifferentError](err); ok {
+		return hint.With(fmt.Errorf("%w: %s was changed while it was copied: %w", snapshot.ErrRefused, c.dir, different),
+			"stop what writes there, and try again")
+	}
+	return err
+}
+
+// DropOriginal deletes the folder that was.
+func (c *Converted) DropOriginal() error {
+	if c.Original == "" {
+		return nil
+	}
+	if err := os.RemoveAll(c.Original); err != nil {
+		return fmt.Errorf("delete the original: %w", err)
+	}
+	return nil
+}
+
+// contentOf sums up what a folder's files take on the disk.
+func contentOf(ctx context.Context, dir string) (total int64, err error) {
+	root, err := worktree.Open(dir)
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	for l, err := range root.Walk(ctx, worktree.Options{}) {
+		if err != nil {
+			return 0, err
+		}
+		total += l.Blocks*512 + 512 // and its metadata
+	}
+	return total, ctx.Err()
+}
