@@ -28,12 +28,12 @@ type Meta uint
 
 // The bits of Meta.
 const (
-	Mode  Meta = 1 << iota // the permissions, with set-id and sticky bits
-	Owner                  // user or group
-	Xattr                  // extended attributes, and ACLs
-	Times                  // mtime or ctime; atime does not count
-	Nlink                  // the number of hard links
-	Attrs                  // flags as of chattr(1), or fs-verity, from kernels that tell
+	MetaMode  Meta = 1 << iota // the permissions, with set-id and sticky bits
+	MetaOwner                  // user or group
+	MetaXattr                  // extended attributes, and ACLs
+	MetaTimes                  // mtime or ctime; atime does not count
+	MetaNlink                  // the number of hard links
+	MetaAttrs                  // flags as of chattr(1), or fs-verity, from kernels that tell
 )
 
 func (m Meta) String() string {
@@ -77,7 +77,7 @@ type Change struct {
 // OnlyTimes reports whether nothing but times changed: so it is with a
 // directory when what changed is in it, and with a file that was touched.
 func (c *Change) OnlyTimes() bool {
-	return c.Kind == Changed && c.Meta&^Times == 0 && len(c.Extents) == 0
+	return c.Kind == Changed && c.Meta&^MetaTimes == 0 && len(c.Extents) == 0
 }
 
 // Leaving gives the changes of what leaves its old path, Deleted or Renamed, by

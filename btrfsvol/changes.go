@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +18,7 @@ var ErrWritable = errors.New("the subvolume is not read-only")
 
 // Options are those of [Changes].
 type Options struct {
-	// Exclude is a path, relative to the subvolume, that is treated as if neither
+	// Exclude is a path, relative to the subvolume and clean, that is treated as if neither
 	// tree had it or anything below it: what was moved out of it is Created, what
 	// was moved into it Deleted. "" excludes nothing.
 	Exclude string
@@ -63,9 +63,7 @@ func Changes(ctx context.Context, old, new string, o Options) ([]Change, error) 
 	}
 	defer b.Close()
 	t := newTree(a, b)
-	if o.Exclude != "" {
-		t.exclude = path.Clean(o.Exclude)
-	}
+	t.exclude = strings.TrimSuffix(o.Exclude, "/")
 	err = sameFileSystem(a, b)
 	if err == nil {
 		err = send.Run(ctx, b, send.Options{Parent: before.ID, NoData: true}, t.apply)

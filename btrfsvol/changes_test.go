@@ -36,7 +36,7 @@ func brief(changes []Change) string {
 		if c.Kind == Linked {
 			fmt.Fprintf(&lines, " to %s", c.LinkTo)
 		}
-		if m := c.Meta &^ Times; m != 0 {
+		if m := c.Meta &^ MetaTimes; m != 0 {
 			fmt.Fprintf(&lines, " %v", m)
 		}
 		if len(c.Extents) > 0 {
@@ -184,7 +184,7 @@ func TestManyLinks(t *testing.T) {
 	changes := checkChanges(t, old, new, "")
 	changed := 0
 	for _, c := range changes {
-		if c.Kind == Changed && c.Meta&Mode != 0 {
+		if c.Kind == Changed && c.Meta&MetaMode != 0 {
 			changed++
 			if c.OldPath != "first" && strings.Replace(c.Path, "z/", "a/", 1) != c.OldPath {
 				t.Errorf("%+v", c)

@@ -34,27 +34,24 @@ func leaveOut(ctx context.Context, changes []Change, t *tree) ([]Change, error) 
 	}
 	order(changes) // additional links last
 	for _, c := range changes {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if err := b.add(c); err != nil {
+		if err := b.add(ctx, c); err != nil {
 			return nil, err
 		}
 	}
 	return b.out, nil
 }
 
-func (b *border) add(c Change) error {
+func (b *border) add(ctx context.Context, c Change) error {
 	inside, wasInside := within(c.Path, b.exclude), within(c.OldPath, b.exclude)
 	switch {
 	case c.Kind == Renamed && inside && !wasInside:
-		return b.leave(c)
+		return b.leave(ctx, c)
 	case inside, c.Kind == Changed && wasInside:
 		// The latter is in a directory that comes in.
 	case c.Kind == Renamed && wasInside:
-		return b.enter(c.Path)
+		return b.enter(ctx, c.Path)
 	case c.Kind == Linked && within(c.LinkTo, b.exclude):
-		return b.enter(c.Path)
+		return b.enter(ctx, c.Path)
 	default:
 		b.out = append(b.out, c)
 	}
@@ -62,12 +59,12 @@ func (b *border) add(c Change) error {
 }
 
 // leave tells that what moves into the excluded path is deleted.
-func (b *border) leave(c Change) error {
+func (b *border) leave(ctx context.Context, c Change) error {
 	b.out = append(b.out, Change{Kind: Deleted, Path: c.OldPath, OldPath: c.OldPath, Ino: c.Ino, Mode: c.Mode, Size: c.Size})
 	if !c.Mode.IsDir() {
 		return nil
 	}
-	return walk(b.old, c.OldPath, func(path string, st *unix.Stat_t) bool {
+	return walk(ctx, b.old, c.OldPath, func(path string, st *unix.Stat_t) bool {
 		if b.taken[path] {
 			return false
 		}
@@ -77,7 +74,7 @@ func (b *border) leave(c Change) error {
 }
 
 // enter tells that what comes out of the excluded path is created.
-func (b *border) enter(path string) error {
+func (b *border) enter(ctx context.Context, path string) error {
 	st, err := statAt(b.new, path)
 	if err != nil {
 		return err
@@ -86,7 +83,7 @@ func (b *border) enter(path string) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
 		return nil
 	}
-	return walk(b.new, path, func(path string, st *unix.Stat_t) bool {
+	return walk(ctx, b.new, path, func(path string, st *unix.Stat_t) bool {
 		if b.placed[path] {
 			return false
 		}
@@ -114,7 +111,10 @@ func (b *border) create(path string, st *unix.Stat_t) {
 }
 
 // walk visits what is below a directory, and below what visit says yes to.
-func walk(root *os.File, path string, visit func(path string, st *unix.Stat_t) bool) error {
+func walk(ctx context.Context, root *os.File, path string, visit func(path string, st *unix.Stat_t) bool) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	dir, err := openBelow(root, path)
 	if err != nil {
 		return &fs.PathError{Op: "open", Path: path, Err: err}
@@ -131,11 +131,11 @@ func walk(root *os.File, path string, visit func(path string, st *unix.Stat_t) b
 		if err != nil {
 			return err
 		}
-		if st.Ino == 2 { // the place of a nested subvolume
+		if st.Ino == nestedIno {
 			continue
 		}
 		if visit(path, st) && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			if err := walk(root, path, visit); err != nil {
+			if err := walk(ctx, root, path, visit); err != nil {
 				return err
 			}
 		}

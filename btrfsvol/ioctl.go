@@ -29,6 +29,7 @@ const (
 
 const (
 	rootIno      = 256    // of every subvolume's root directory
+	nestedIno    = 2      // of the empty directory in the place of a nested subvolume
 	flagReadOnly = 1 << 1 // BTRFS_SUBVOL_RDONLY
 )
 

@@ -166,19 +166,19 @@ func (n *inode) become(t *testing.T, changes []Change, newRoot string) {
 func (n *inode) update(t *testing.T, c Change, newRoot string) {
 	t.Helper()
 	now := lookAt(t, newRoot, c.Path)
-	if c.Meta&Mode != 0 {
+	if c.Meta&MetaMode != 0 {
 		n.stat.Mode = now.stat.Mode
 	}
-	if c.Meta&Owner != 0 {
+	if c.Meta&MetaOwner != 0 {
 		n.stat.Uid, n.stat.Gid = now.stat.Uid, now.stat.Gid
 	}
-	if c.Meta&Times != 0 {
+	if c.Meta&MetaTimes != 0 {
 		n.stat.Mtim, n.stat.Ctim = now.stat.Mtim, now.stat.Ctim
 	}
-	if c.Meta&Nlink != 0 {
+	if c.Meta&MetaNlink != 0 {
 		n.stat.Nlink = now.stat.Nlink
 	}
-	if c.Meta&Xattr != 0 {
+	if c.Meta&MetaXattr != 0 {
 		n.xattrs = now.xattrs
 	}
 	if len(c.Extents) > 0 {

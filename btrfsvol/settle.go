@@ -157,16 +157,16 @@ func (t *tree) renamed(n *node, x name) bool {
 func differences(a, b *unix.Stat_t) Meta {
 	var m Meta
 	if a.Mode != b.Mode {
-		m |= Mode
+		m |= MetaMode
 	}
 	if a.Uid != b.Uid || a.Gid != b.Gid {
-		m |= Owner
+		m |= MetaOwner
 	}
 	if a.Mtim != b.Mtim || a.Ctim != b.Ctim {
-		m |= Times
+		m |= MetaTimes
 	}
 	if a.Nlink != b.Nlink && a.Mode&unix.S_IFMT != unix.S_IFDIR {
-		m |= Nlink
+		m |= MetaNlink
 	}
 	return m
 }

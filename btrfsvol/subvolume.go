@@ -30,7 +30,7 @@ type Subvolume struct {
 	ParentUUID   uuid.UUID // of what it is a snapshot of, or [uuid.Nil]
 	ReceivedUUID uuid.UUID // of what it was received from, or [uuid.Nil]
 	Generation   uint64    // of the last change
-	CTransid     uint64    // the generation of the last change to a file in it
+	CTransid     uint64    // the generation of the last change to a file in it, which making snapshots does not raise
 	OTransid     uint64    // the generation that it was made in
 	ReadOnly     bool
 	Created      time.Time
@@ -66,8 +66,10 @@ func InfoOf(dir *os.File) (Subvolume, error) {
 }
 
 // Generation tells the generation of the subvolume's last change that has
-// reached the disk. Another value than before does not mean that a file has
-// changed: making a snapshot of the subvolume raises it, too.
+// reached the disk. Making a snapshot of it raises it, too, to the generation
+// that the snapshot then has: while both are the same after a [Sync], nothing
+// has changed since that snapshot. If they are not, another snapshot may have
+// been made, and [Changes] knows.
 func Generation(dir string) (uint64, error) {
 	s, err := Info(dir)
 	return s.Generation, err

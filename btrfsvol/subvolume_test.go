@@ -99,6 +99,21 @@ func TestGeneration(t *testing.T) {
 		}
 		_ = os.Rename(filepath.Join(vol, "file2"), filepath.Join(vol, "file"))
 	}
+	// A snapshot and its source stay equal until something changes.
+	snap := vol + "-snap"
+	do(t, Sync(vol))
+	ctransid := info(t, vol).CTransid
+	do(t, Snapshot(vol, snap, true))
+	write(t, vol+"-elsewhere", "x")
+	do(t, Sync(vol))
+	if v, s := info(t, vol), info(t, snap); v.Generation != s.Generation || v.CTransid != ctransid || s.CTransid != ctransid {
+		t.Errorf("unchanged since the snapshot: %+v, %+v", v, s)
+	}
+	write(t, filepath.Join(vol, "more"), "x")
+	do(t, Sync(vol))
+	if v, s := info(t, vol), info(t, snap); v.Generation <= s.Generation || v.CTransid <= s.CTransid {
+		t.Errorf("changed since the snapshot: %+v, %+v", v, s)
+	}
 }
 
 func TestDelete(t *testing.T) {
@@ -192,6 +207,17 @@ func TestErrors(t *testing.T) {
 	}
 	if got := fmt.Sprint(Create(vol)); got != "create subvolume "+vol+": file exists" {
 		t.Errorf("message: %s", got)
+	}
+}
+
+func TestQuota(t *testing.T) {
+	dir := btrfstest.New(t)
+	vol := filepath.Join(dir, "vol")
+	do(t, Create(vol))
+	script(t, dir, `btrfs quota enable .; btrfs qgroup limit 32k vol`)
+	err := Create(filepath.Join(vol, "sub"))
+	if !errors.Is(err, unix.EDQUOT) || !strings.Contains(hint.Of(err), "quota") {
+		t.Errorf("%v, hint %q", err, hint.Of(err))
 	}
 }
 

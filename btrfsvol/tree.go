@@ -34,7 +34,7 @@ type node struct {
 	// children are those of a directory that are known; nil is a name that the
 	// old tree has and this one has not any more.
 	children map[string]*node
-	meta     Meta // Xattr and Attrs
+	meta     Meta // MetaXattr and MetaAttrs
 	extents  []Extent
 }
 
@@ -99,9 +99,9 @@ func (t *tree) do(c *send.Command) error {
 	switch c.Kind {
 	case send.Chmod, send.Chown, send.Utimes: // the trees tell
 	case send.SetXattr, send.RemoveXattr:
-		n.meta |= Xattr
+		n.meta |= MetaXattr
 	case send.FileAttr, send.EnableVerity:
-		n.meta |= Attrs
+		n.meta |= MetaAttrs
 	case send.Write:
 		n.extent(c.Offset, uint64(len(c.Data)))
 	case send.EncodedWrite:
