@@ -38,14 +38,13 @@ type fsInfoArgs struct { // btrfs_ioctl_fs_info_args
 
 type devInfoArgs struct { // btrfs_ioctl_dev_info_args
 	id         uint64
-	_          [16]byte
-	bytesUsed  uint64 // in chunks, whether they are full or not
+	_          [24]byte
 	totalBytes uint64
 	_          [3032]byte
 	path       [1024]byte
 }
 
-type spaceInfo struct{ flags, total, used uint64 } // btrfs_ioctl_space_info
+type spaceInfo struct{ flags, _, used uint64 } // btrfs_ioctl_space_info
 
 // spaceSlots are more than there are kinds of space on one device.
 const spaceSlots = 64
@@ -55,13 +54,14 @@ type spaceArgs struct { // btrfs_ioctl_space_args
 	info          [spaceSlots]spaceInfo
 }
 
-type trimRange struct{ start, length, minLength uint64 } // fstrim_range
+type trimRange struct{ _, length, _ uint64 } // fstrim_range
 
 // The structures are as large as the numbers above say.
 var (
 	_ [4096]byte = [unsafe.Sizeof(volArgs{})]byte{}
 	_ [1024]byte = [unsafe.Sizeof(fsInfoArgs{})]byte{}
 	_ [4096]byte = [unsafe.Sizeof(devInfoArgs{})]byte{}
+	_ [24]byte   = [unsafe.Sizeof(trimRange{})]byte{}
 )
 
 // ioctl calls the kernel. A positive result is btrfs's way to say that another

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,7 +202,7 @@ func smallHost(t *testing.T, size string) string {
 	return dir
 }
 
-// fill writes a file of n random-looking bytes.
+// fill writes a file of n bytes of a pattern.
 func fill(t *testing.T, path string, n int, seed byte) {
 	t.Helper()
 	must(t, os.WriteFile(path, pattern(n, seed), 0o600))
@@ -211,17 +212,21 @@ func fill(t *testing.T, path string, n int, seed byte) {
 	must(t, f.Sync())
 }
 
-// pattern differs from block to block.
+// pattern is incompressible and different for each seed.
 func pattern(n int, seed byte) []byte {
 	b := make([]byte, n)
-	x := uint64(seed) + 1
-	for i := range b {
-		x ^= x << 13
-		x ^= x >> 7
-		x ^= x << 17
-		b[i] = byte(x)
-	}
+	rand.NewChaCha8([32]byte{seed}).Read(b)
 	return b
+}
+
+// take makes a file that has its room in the volume, but was not written.
+func take(t *testing.T, path string, n int64) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	must(t, unix.Fallocate(int(f.Fd()), 0, 0, n))
+	must(t, unix.Syncfs(int(f.Fd())))
 }
 
 // runFails returns how a program failed or what it said.

@@ -179,7 +179,7 @@ func TestGrow(t *testing.T) {
 		var g Growth
 		for g.From == g.To && name < 40 {
 			name++
-			fill(t, filepath.Join(dir, string(rune('A'+name))), 60*mib, byte(name))
+			take(t, filepath.Join(dir, string(rune('A'+name))), 60*mib)
 			var err error
 			if g, err = grow(); err != nil {
 				t.Fatal(err)
@@ -193,7 +193,7 @@ func TestGrow(t *testing.T) {
 			break
 		}
 	}
-	fill(t, filepath.Join(dir, "last"), 100*mib, 0)
+	take(t, filepath.Join(dir, "last"), 100*mib)
 	if g, err := grow(); !errors.Is(err, ErrLimit) || g.From != g.To {
 		t.Errorf("%+v, %v", g, err)
 	}

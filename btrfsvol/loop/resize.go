@@ -161,19 +161,19 @@ func (i *image) setSize(size int64) error {
 	if err := i.restat(); err != nil {
 		return err
 	}
-	if i.stat.Size == size {
-		return nil
+	if i.stat.Size != size {
+		s, err := ReadSuperblock(i.file)
+		if err != nil {
+			return fmt.Errorf("image %s: %w", i.path, err)
+		}
+		if s.TotalBytes > size {
+			return fmt.Errorf("image %s: its file system has still %d bytes; not cut off at %d", i.path, s.TotalBytes, size)
+		}
+		if err := i.file.Truncate(size); err != nil {
+			return fmt.Errorf("image: %w", err)
+		}
 	}
-	s, err := ReadSuperblock(i.file)
-	if err != nil {
-		return fmt.Errorf("image %s: %w", i.path, err)
-	}
-	if s.TotalBytes > size {
-		return fmt.Errorf("image %s: its file system has still %d bytes; not cut off at %d", i.path, s.TotalBytes, size)
-	}
-	if err := i.file.Truncate(size); err != nil {
-		return fmt.Errorf("image: %w", err)
-	}
+	// Also when there is nothing to do: an earlier run may not have come here.
 	if err := i.file.Sync(); err != nil {
 		return fmt.Errorf("image: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func TestResize(t *testing.T) {
 	// More than can be written at 300 MiB.
 	_, err := resizeTo(t, dir, "1G")
 	must(t, err)
-	fill(t, filepath.Join(dir, "more"), 300*mib, 2)
+	take(t, filepath.Join(dir, "more"), 300*mib)
 	for target, min := range map[string]int64{"300M": 360 * mib, "-800M": 360 * mib, "-5G": 360 * mib, "1": 360 * mib} {
 		_, err := resizeTo(t, dir, target)
 		small, ok := errors.AsType[*TooSmallError](err)
@@ -98,7 +99,7 @@ func TestResizeUnderLoad(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	done := make(chan error, 1)
-	var written int
+	var written atomic.Int64
 	go func() {
 		done <- func() error {
 			for i := 0; ctx.Err() == nil; i++ {
@@ -107,12 +108,20 @@ func TestResizeUnderLoad(t *testing.T) {
 				if err := os.WriteFile(name, pattern(4*mib, byte(i)), 0o600); err != nil {
 					return err
 				}
-				written = i + 1
+				written.Store(int64(i) + 1)
 			}
 			return nil
 		}()
 	}()
 	for _, target := range []string{"2G", "min", "+300M", "3G", "600M", "1G"} {
+		// All files are there, and some are written between any two steps.
+		for goal := max(24, written.Load()+6); written.Load() < goal; time.Sleep(time.Millisecond) {
+			select {
+			case err := <-done:
+				t.Fatal("the writer:", err)
+			default:
+			}
+		}
 		start := time.Now()
 		u, err := resizeTo(t, dir, target)
 		if err != nil {
@@ -124,9 +133,10 @@ func TestResizeUnderLoad(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Fatal("the writer:", err)
 	}
+	last := int(written.Load())
 	must(t, Unmount(t.Context(), dir))
 	mountAt(t, image, dir)
-	for i := max(written-24, 0); i < written; i++ {
+	for i := last - 24; i < last; i++ {
 		b, err := os.ReadFile(filepath.Join(dir, fmt.Sprint(i%24)))
 		if err != nil || !bytes.Equal(b, pattern(4*mib, byte(i))) {
 			t.Errorf("write %d: %d bytes, %v", i, len(b), err)
@@ -143,7 +153,7 @@ func TestKilledResize(t *testing.T) {
 		for _, step := range []string{"shrink", "image", "device", "grow", "done"} {
 			t.Run(target+" before "+step, func(t *testing.T) {
 				image, dir := newVolume(t, 512*mib)
-				fill(t, filepath.Join(dir, "f"), 20*mib, 3)
+				fill(t, filepath.Join(dir, "f"), 8*mib, 3)
 				cmd := exec.CommandContext(t.Context(), os.Args[0])
 				cmd.Env = append(os.Environ(), fmt.Sprintf("LOOP_TEST_CHILD=resize %s %s %s", step, target, dir))
 				out, err := cmd.CombinedOutput()
@@ -165,7 +175,7 @@ func TestKilledResize(t *testing.T) {
 				u, err = resizeTo(t, dir, target)
 				must(t, err)
 				agree(t, image, dir, u.Size)
-				if b, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(b, pattern(20*mib, 3)) {
+				if b, err := os.ReadFile(filepath.Join(dir, "f")); err != nil || !bytes.Equal(b, pattern(8*mib, 3)) {
 					t.Errorf("%d bytes, %v", len(b), err)
 				}
 			})
@@ -193,7 +203,7 @@ func resizeAndDie(arg string) error {
 func TestCancelledShrink(t *testing.T) {
 	image, dir := newVolume(t, gib)
 	// A file in the upper part, so that there is much to move.
-	fill(t, filepath.Join(dir, "low"), 200*mib, 1)
+	take(t, filepath.Join(dir, "low"), 500*mib)
 	fill(t, filepath.Join(dir, "high"), 100*mib, 2)
 	must(t, os.Remove(filepath.Join(dir, "low")))
 	ctx, cancel := context.WithCancel(t.Context())
