@@ -334,3 +334,57 @@ func TestLetters(t *testing.T) {
 		t.Error("wrong about metadata")
 	}
 }
+
+// Where a source has no names for content, size and time tell, and a file that
+// was touched may have changed.
+func TestMomentsWithoutNames(t *testing.T) {
+	x, err := index.Open(t.Context(), filepath.Join(t.TempDir(), "index"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	entry := func(size, mtime, ctime int64, mode uint32) snapshot.Entry {
+		return snapshot.Entry{Mode: 0o100000 | mode, Size: size, Mtime: mtime, Ctime: ctime}
+	}
+	trees := []map[string]snapshot.Entry{
+		{"grown": entry(1, 1, 1, 0o644), "written": entry(1, 1, 1, 0o644), "sly": entry(1, 1, 1, 0o644), "mode": entry(1, 1, 1, 0o644), "same": entry(1, 1, 1, 0o644), "old": entry(9, 9, 9, 0o644)},
+		{"grown": entry(5, 1, 2, 0o644), "written": entry(1, 2, 2, 0o644), "sly": entry(1, 1, 2, 0o644), "mode": entry(1, 1, 2, 0o600), "same": entry(1, 1, 1, 0o644), "new": entry(9, 9, 10, 0o644)},
+	}
+	infos := []snapshot.Info{{Handle: "a", Series: "s", Time: time.Unix(1, 0)}, {Handle: "b", Series: "s", Time: time.Unix(2, 0)}}
+	if err := x.Announce(t.Context(), "src", infos); err != nil {
+		t.Fatal(err)
+	}
+	if infos, err = x.Snapshots(t.Context(), "src"); err != nil {
+		t.Fatal(err)
+	}
+	for i, tree := range trees {
+		_, err := x.Add(t.Context(), infos[i].Num, func(yield func(*snapshot.Item, error) bool) {
+			for path, e := range tree {
+				if !yield(&snapshot.Item{Path: path, Entry: e}, nil) {
+					return
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]What{}
+	var s Stat
+	for c, err := range Renames(t.Context(), Moments(t.Context(), x, infos[0], infos[1], nil), ByExtents(x)) {
+		if err == nil {
+			err = s.Add(t.Context(), &c, ByChunks(x))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[c.Path] = c.What
+	}
+	want := map[string]What{"grown": Content, "written": Content | Time, "sly": Unsure, "mode": Mode, "new": Renamed}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", said(got), said(want))
+	}
+	if s.Plus != 4 || s.Minus != 0 {
+		t.Errorf("+%d -%d", s.Plus, s.Minus)
+	}
+}

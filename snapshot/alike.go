@@ -43,7 +43,7 @@ func agree[T comparable](a, b T) bool {
 // 1970 to 0 and those after 2038 to two days before the end of 32-bit time.
 func SameTime(a, b int64) bool {
 	const end = (math.MaxInt32 - 2*24*60*60) * int64(1e9)
-	return a == b || a <= 0 && b <= 0 || a >= end && b >= end && (a == end || b == end)
+	return a == b || a <= 0 && b <= 0 && (a == 0 || b == 0) || a >= end && b >= end && (a == end || b == end)
 }
 
 // SameContent compares what two regular files consist of, as one source names

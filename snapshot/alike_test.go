@@ -40,7 +40,7 @@ func TestAlike(t *testing.T) {
 	for _, c := range []struct {
 		a, b int64
 		same bool
-	}{{1, 1, true}, {1, 2, false}, {-5, 0, true}, {0, 1, false}, {end + 7, end, true}, {end + 7, end + 8, false}, {end - 1, end, false}} {
+	}{{1, 1, true}, {1, 2, false}, {-5, 0, true}, {-5, -6, false}, {0, 1, false}, {end + 7, end, true}, {end + 7, end + 8, false}, {end - 1, end, false}} {
 		if SameTime(c.a, c.b) != c.same || SameTime(c.b, c.a) != c.same {
 			t.Errorf("%d and %d are the same: not %t", c.a, c.b, c.same)
 		}

@@ -36,6 +36,7 @@ type store struct {
 	broken  map[string]bool                              // paths whose content is damaged
 	onOpen  func(ctx context.Context, path string) error // before a file is opened
 	onPiece func()                                       // after each piece of WriteTo
+	unnamed bool                                         // content has no extents
 }
 
 var versions int64
@@ -131,6 +132,9 @@ func (all source) Content(_ context.Context, e snapshot.Entry) (list []snapshot.
 	s, path, err := all.find(e)
 	if err != nil {
 		return nil, err
+	}
+	if s.unnamed {
+		return nil, nil
 	}
 	for piece := range slices.Chunk(s.content[path], extentSize) {
 		list = append(list, snapshot.Extent{ID: sha256.Sum256(piece), Size: uint32(len(piece))})
