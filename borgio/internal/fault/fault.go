@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"unicode"
 )
@@ -26,7 +27,33 @@ var (
 	ErrHostKey       = fmt.Errorf("%w: host key verification failed", ErrUnreachable)
 	ErrIntegrity     = errors.New("damaged data")
 	ErrClosed        = fmt.Errorf("borg repository: %w", fs.ErrClosed)
+	ErrExists        = fmt.Errorf("something is there already: %w", fs.ErrExist)
+	ErrNoSpace       = errors.New("not enough free space for the repository")
+	ErrQuota         = errors.New("storage quota of the repository exceeded")
+	ErrLockLost      = errors.New("lock of the repository was broken by somebody else")
+	ErrUnknown       = errors.New("it is not known whether the transaction was committed")
 )
+
+// LockedError tells who holds a repository. It matches [ErrLocked].
+type LockedError struct {
+	Host   string // as Borg names hosts; or the whole name of a lock that makes no sense
+	PID    int    // 0: not known
+	Reader bool   // the lock is a reader's, which keeps writers out only
+}
+
+func (e *LockedError) Error() string {
+	who := "process " + strconv.Itoa(e.PID)
+	if e.PID == 0 {
+		who = "somebody"
+	}
+	if e.Reader {
+		who += ", which reads,"
+	}
+	return fmt.Sprintf("%v: by %s on %s", ErrLocked, who, OneLine(e.Host))
+}
+
+// Is matches [ErrLocked].
+func (e *LockedError) Is(target error) bool { return target == ErrLocked }
 
 // maxLine is the length in bytes up to which others' words are repeated.
 const maxLine = 300
