@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ type config struct {
 	id             [32]byte
 	segmentsPerDir int
 	key            string // base64 of the key blob; "" when the key is elsewhere
+	fields         map[string]string
 }
 
 // maxConfigBytes bounds the file; Borg's have under 2 KB.
@@ -93,6 +95,60 @@ func newConfig(fields map[string]string) (c config, err error) {
 	if err != nil || c.segmentsPerDir < 1 || c.segmentsPerDir > maxSegmentsPerDir {
 		return c, fmt.Errorf("%w: config: segments_per_dir %.20q", fault.ErrNotRepository, fields["segments_per_dir"])
 	}
-	c.key = fields["key"]
+	c.key, c.fields = fields["key"], fields
 	return c, nil
+}
+
+// limits are what the configuration asks of writers, in bytes.
+type limits struct {
+	segment    int64
+	quota      int64 // 0: none
+	keepFree   int64 // on the file system
+	appendOnly bool
+}
+
+// maxSegmentLimit is what Borg allows a segment to be configured for: offsets
+// in it must fit 32 bits.
+const maxSegmentLimit = 1<<32 - 1 - maxEntrySize
+
+// limits reads what only writers need, so that readers do not fail on it.
+func (c config) limits() (l limits, err error) {
+	for _, f := range []struct {
+		name, unset string
+		into        *int64
+	}{{"max_segment_size", "", &l.segment}, {"storage_quota", "0", &l.quota}, {"additional_free_space", "0", &l.keepFree}} {
+		text, ok := c.fields[f.name]
+		if !ok {
+			text = f.unset
+		}
+		if *f.into, err = parseSize(text); err != nil {
+			return l, fmt.Errorf("%w: config: %s: %w", fault.ErrNotRepository, f.name, err)
+		}
+	}
+	if l.segment >= maxSegmentLimit {
+		return l, fmt.Errorf("%w: config: max_segment_size %d", fault.ErrUnsupported, l.segment)
+	}
+	switch strings.ToLower(c.fields["append_only"]) {
+	case "", "0", "no", "false", "off":
+	case "1", "yes", "true", "on":
+		l.appendOnly = true
+	default:
+		return l, fmt.Errorf("%w: config: append_only %.20q", fault.ErrNotRepository, c.fields["append_only"])
+	}
+	return l, nil
+}
+
+// parseSize reads a number of bytes, with a decimal unit or without.
+func parseSize(s string) (int64, error) {
+	unit := 1.0
+	if s != "" {
+		if i := strings.IndexByte("KMGTP", s[len(s)-1]); i >= 0 {
+			unit, s = math.Pow(1000, float64(i+1)), s[:len(s)-1]
+		}
+	}
+	n, err := strconv.ParseFloat(s, 64)
+	if err != nil || math.IsNaN(n) || n < 0 || n*unit >= math.MaxInt64 {
+		return 0, fmt.Errorf("size %.40q", s)
+	}
+	return int64(n * unit), nil
 }

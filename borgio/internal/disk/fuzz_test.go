@@ -147,7 +147,7 @@ func FuzzIndex(f *testing.F) {
 	f.Add(append(bytes.Clone(head), make([]byte, 80)...), []byte{})
 	f.Add(append(bytes.Clone(head), bytes.Repeat([]byte{0xff}, 80)...), integrity)
 	f.Fuzz(func(t *testing.T, in, integrity []byte) {
-		digests, _ := parseIntegrity(integrity)
+		digests, _ := parseIntegrity(integrity, "index")
 		err := checkIndex("index.9", in, digests, func([]byte) {})
 		if len(in) > 0 && err == nil && digests["final"] != "" {
 			changed := bytes.Clone(in)
@@ -246,7 +246,7 @@ func FuzzIntegrity(f *testing.F) {
 	f.Add([]byte("\x82\xa7version\x02\xa5index\xda\x00\x40" + `{"algorithm": "XXH64", "digests": {"final": "0123456789abcdef"}}`))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var err error
-		if over := heap.Over(64*len(in), func() { _, err = parseIntegrity(in) }); over > 0 {
+		if over := heap.Over(64*len(in), func() { _, err = parseIntegrity(in, "index") }); over > 0 {
 			t.Errorf("%d bytes over the bound for %d", over, len(in))
 		}
 		if r := msgpack.NewReader(in); err == nil && r.Skip() != nil {

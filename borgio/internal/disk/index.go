@@ -3,16 +3,10 @@ package disk
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 
-	"github.com/cespare/xxhash/v2"
 	"golang.org/x/sys/unix"
-
-	"github.com/s4-storage/s4/borgio/internal/msgpack"
 )
 
 // A repository index file is an 18-byte header and an open-addressed hash
@@ -103,51 +97,6 @@ func mapFile(path string) ([]byte, error) {
 // they are read.
 func letGo(mapped []byte) { _ = unix.Madvise(mapped, unix.MADV_DONTNEED) }
 
-// maxIntegrityBytes bounds the file integrity.N; Borg's have under 1 KB.
-const maxIntegrityBytes = 64 << 10
-
-// readIntegrity reads the digests that the file integrity.N holds.
-func readIntegrity(path string) (digests map[string]string, err error) {
-	f, _, err := openRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxIntegrityBytes))
-	if err != nil {
-		return nil, err
-	}
-	return parseIntegrity(data)
-}
-
-// parseIntegrity reads the digests of an index file from the content of the
-// file integrity.N. Unknown algorithms give none. It allocates at most 64 bytes
-// for each of data.
-func parseIntegrity(data []byte) (digests map[string]string, err error) {
-	r := msgpack.NewReader(data)
-	err = r.Fields(func(key []byte) error {
-		if string(key) != "index" {
-			return r.Skip()
-		}
-		text, err := r.Bytes()
-		if err != nil {
-			return err
-		}
-		var doc struct {
-			Algorithm string            `json:"algorithm"`
-			Digests   map[string]string `json:"digests"`
-		}
-		if err := json.Unmarshal(text, &doc); err != nil {
-			return err
-		}
-		if doc.Algorithm == "XXH64" {
-			digests = doc.Digests
-		}
-		return nil
-	})
-	return digests, err
-}
-
 // checkStep is how much of an index is looked at before it is let go.
 const checkStep = 4 << 20
 
@@ -158,31 +107,25 @@ func checkIndex(name string, data []byte, digests map[string]string, done func(p
 	if len(data) < indexHeaderSize {
 		return errors.New("index is cut short")
 	}
-	h := xxhash.New()
-	part := func(s string) { fmt.Fprintf(h, "%10d%s", len(s), s) }
-	compare := func(what string) error {
-		if want, ok := digests[what]; ok && want != hex.EncodeToString(h.Sum(nil)) {
+	h := newDigest(name)
+	compare := func(what, got string) error {
+		if want, ok := digests[what]; ok && want != got {
 			return fmt.Errorf("digest %s of the index is wrong", what)
 		}
 		return nil
 	}
-	part(name)
-	_, _ = h.Write(data[:indexHeaderSize]) // a hash takes everything
-	part("HashHeader")
-	fmt.Fprint(h, indexHeaderSize)
-	if err := compare("HashHeader"); err != nil {
+	h.write(data[:indexHeaderSize])
+	if err := compare("HashHeader", h.part("HashHeader")); err != nil {
 		return err
 	}
 	for from := 0; from < len(data); from += checkStep {
 		piece := data[from:min(from+checkStep, len(data))]
 		if from == 0 {
-			_, _ = h.Write(piece[indexHeaderSize:])
+			h.write(piece[indexHeaderSize:])
 		} else {
-			_, _ = h.Write(piece)
+			h.write(piece)
 		}
 		done(piece)
 	}
-	part("final")
-	fmt.Fprint(h, len(data))
-	return compare("final")
+	return compare("final", h.part("final"))
 }

@@ -74,7 +74,7 @@ func TestBounds(t *testing.T) {
 		return func() { _, _ = parseINI(bufio.NewScanner(strings.NewReader(in))) }
 	}
 	integrity := func(in string) func() {
-		return func() { _, _ = parseIntegrity([]byte(in)) }
+		return func() { _, _ = parseIntegrity([]byte(in), "index") }
 	}
 	const n = maxConfigBytes / 4
 	for name, c := range map[string]struct {

@@ -137,7 +137,7 @@ func (s *Repository) tryRenew(ctx context.Context, check bool) error {
 		return err
 	}
 	if old == nil || old.transaction != tx || check && !old.checked {
-		v, err := openView(ctx, s.dir, s.conf.segmentsPerDir, tx, check, s.log)
+		v, err := openView(ctx, s.dir, s.conf.segmentsPerDir, tx, check, nil, s.log)
 		if err != nil {
 			return err
 		}
@@ -295,6 +295,19 @@ func (s *Repository) segment(n uint32) (*os.File, error) {
 	}
 	s.files[n] = f
 	return f, nil
+}
+
+// forget closes the segments from the given one on: they are not committed, and
+// others may come to have their numbers.
+func (s *Repository) forget(first int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n, f := range s.files {
+		if int64(n) >= first {
+			f.Close()
+			delete(s.files, n)
+		}
+	}
 }
 
 // LoadKey gives the base64 text of the key kept in the repository, "" if none.

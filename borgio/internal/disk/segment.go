@@ -126,6 +126,22 @@ func readPut(r io.ReaderAt, off int64, id [32]byte, sizeHint int, pool *buffer.P
 	return b, nil
 }
 
+// readPutSize reads the size of the whole PUT of id at p; its data is not looked at.
+func readPutSize(r io.ReaderAt, p place, id [32]byte) (uint32, error) {
+	var head [putHeaderSize]byte
+	if _, err := r.ReadAt(head[:], int64(p.offset)); err != nil {
+		return 0, err
+	}
+	e, err := parseEntry(head[:])
+	if err == nil && (e.tag != tagPut || e.id != id) {
+		err = errors.New("entry holds something else")
+	}
+	if err != nil {
+		return 0, &ObjectError{"segment entry", err}
+	}
+	return e.size, nil
+}
+
 // walkSegment calls fn for the header of each entry of a segment of the given
 // size. Object data is neither read nor checked.
 func walkSegment(r io.ReaderAt, size int64, fn func(off int64, e entry) error) error {

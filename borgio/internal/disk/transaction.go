@@ -35,6 +35,9 @@ type view struct {
 	// damaged is the last segment whose replay broke off, or noSegment. What
 	// it held may hide newer objects of the same id.
 	damaged int64
+	ledger  *ledger // nil: nobody asked for one
+	tail    int64   // bytes of the segments that were replayed
+	tails   int     // how many these were
 }
 
 // letGoAfter is the number of look-ups in the index file after which its pages
@@ -123,11 +126,20 @@ const fullCheckLimit = 64 << 20
 
 // openView opens the view of a transaction. Nothing is written; what the
 // index file lacks, or all when there is no good one, is replayed in memory.
-func openView(ctx context.Context, dir string, perDir int, tx transaction, check bool, log *slog.Logger) (*view, error) {
-	v := &view{transaction: tx, damaged: noSegment}
+//
+// A writer keeps a ledger, which is to be empty, and reads all where it lacks
+// what the ledger needs.
+func openView(ctx context.Context, dir string, perDir int, tx transaction, check bool, l *ledger, log *slog.Logger) (*view, error) {
+	v := &view{transaction: tx, damaged: noSegment, ledger: l}
 	from := int64(noSegment)
 	if tx.index != noSegment && tx.index <= tx.committed {
-		if err := v.openIndex(dir, check); err == nil {
+		err := v.openIndex(dir, check)
+		if err == nil && l != nil {
+			if err = l.load(dir, tx.index); err != nil {
+				v.close()
+			}
+		}
+		if err == nil {
 			from = tx.index
 		} else if errors.Is(err, fs.ErrNotExist) {
 			return nil, err // a commit came in between
@@ -171,7 +183,7 @@ func (v *view) checkIndex(dir, name string, data []byte, check bool) (*diskIndex
 	if err != nil {
 		return nil, err
 	}
-	digests, err := readIntegrity(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)))
+	digests, err := readIntegrity(filepath.Join(dir, fmt.Sprint("integrity.", v.transaction.index)), "index")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // borg 1.0 wrote none
 		return nil, err
 	}
@@ -200,7 +212,7 @@ func (v *view) replay(ctx context.Context, dir string, perDir int, after int64, 
 	log.Info("replaying segments", "after", after, "count", len(segments))
 	v.overlay = map[[32]byte]place{}
 	for _, n := range segments {
-		if err := v.replaySegment(ctx, segmentPath(dir, perDir, n), uint32(n)); err != nil {
+		if err := v.replaySegment(ctx, dir, perDir, uint32(n)); err != nil {
 			if ctx.Err() != nil || errors.Is(err, fs.ErrNotExist) || errors.Is(err, fault.ErrUnsupported) {
 				return err
 			}
@@ -212,8 +224,8 @@ func (v *view) replay(ctx context.Context, dir string, perDir int, after int64, 
 	return nil
 }
 
-func (v *view) replaySegment(ctx context.Context, path string, n uint32) error {
-	f, size, err := openRegular(path)
+func (v *view) replaySegment(ctx context.Context, dir string, perDir int, n uint32) error {
+	f, size, err := openRegular(segmentPath(dir, perDir, int64(n)))
 	if err != nil {
 		return err
 	}
@@ -221,7 +233,17 @@ func (v *view) replaySegment(ctx context.Context, path string, n uint32) error {
 	if size == 0 { // an emptied segment is a deleted one
 		return nil
 	}
-	return walkSegment(f, size, func(off int64, e entry) error {
+	v.tail += size
+	v.tails++
+	if v.ledger != nil {
+		v.ledger.segments[n] = 0
+	}
+	err = walkSegment(f, size, func(off int64, e entry) error {
+		if v.ledger != nil {
+			if err := v.account(dir, perDir, n, e); err != nil {
+				return err
+			}
+		}
 		switch e.tag {
 		case tagPut:
 			v.overlay[e.id] = place{n, uint32(off)}
@@ -234,4 +256,47 @@ func (v *view) replaySegment(ctx context.Context, path string, n uint32) error {
 		}
 		return ctx.Err()
 	})
+	if v.ledger != nil && v.ledger.segments[n] == 0 {
+		v.ledger.compact[n] = size
+	}
+	return err
+}
+
+// account notes an entry of segment n, before it shows, as Borg does when it
+// replays.
+func (v *view) account(dir string, perDir int, n uint32, e entry) error {
+	if e.tag == tagCommit {
+		return nil
+	}
+	old, ok, err := v.lookup(e.id)
+	if err != nil {
+		return err
+	}
+	if ok {
+		size := e.size // of a PUT that takes another's place, the new one's serves
+		if e.tag == tagDelete {
+			size, err = putSize(segmentPath(dir, perDir, int64(old.segment)), old, e.id)
+			if errors.Is(err, fs.ErrNotExist) { // compacted since
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+		v.ledger.supersede(old.segment, int64(size))
+	}
+	if e.tag == tagPut {
+		v.ledger.put(n, int64(e.size))
+	}
+	return nil
+}
+
+// putSize reads the size of a whole PUT from its segment.
+func putSize(path string, p place, id [32]byte) (uint32, error) {
+	f, _, err := openRegular(path)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	return readPutSize(f, p, id)
 }

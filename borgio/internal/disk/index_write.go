@@ -1,0 +1,316 @@
+package disk
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/borgio/internal/msgpack"
+)
+
+// After a commit the index may be left stale: every reader then replays the
+// segments since, and Borg reads all of them, under a lock that keeps others out,
+// and writes the index itself. Writing it costs as much as the index is long,
+// however small the commit: 0.2 s for a million objects. So a small one is always
+// written, and a large one once there is enough to replay.
+const (
+	smallIndex   = 8 << 20 // bytes
+	indexPerTail = 8       // bytes of index for one to replay
+	maxTail      = 64      // segments to replay; a small commit makes three
+)
+
+// settle does what is to be done after the commit. That it fails harms nobody.
+func (w *Writer) settle(ctx context.Context) {
+	n := w.out.number - 1
+	if w.limits.appendOnly {
+		if err := w.logTransaction(n); err != nil {
+			w.repo.log.Warn("transaction is not logged", "error", err)
+		}
+	}
+	size := int64(w.indexSize())
+	tail, tails := w.view.tail+w.out.total, int64(w.view.tails)+w.out.number-w.first
+	if size > smallIndex && tail < size/indexPerTail && tails <= maxTail || ctx.Err() != nil {
+		return
+	}
+	if err := w.writeIndex(n); err != nil {
+		w.repo.log.Warn("repository index is left stale", "error", err)
+	}
+}
+
+// logTransaction adds the line by which the commit can be found, in a repository
+// that is to be rolled back by hand.
+func (w *Writer) logTransaction(n int64) error {
+	f, err := os.OpenFile(filepath.Join(w.out.dir, "transactions"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, w.out.mode&0o666)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(f, "transaction %d, UTC time %s\n", n, time.Now().UTC().Format("2006-01-02T15:04:05.000000"))
+	return errors.Join(err, f.Close())
+}
+
+// indexSize is how long the index is in bytes, or would be.
+func (w *Writer) indexSize() int {
+	entries := len(w.view.overlay) + len(w.added)
+	if w.view.index == nil {
+		return tableSize(bucketsFor(entries))
+	}
+	entries += w.view.index.entries()
+	return max(tableSize(bucketsFor(entries)), len(w.view.mapped))
+}
+
+// writeIndex writes index.N, hints.N, and integrity.N, in the order in which a
+// crash leaves a good set of them, and removes the ones before.
+func (w *Writer) writeIndex(n int64) (err error) {
+	dir, current := w.out.dir, fmt.Sprint(".", n)
+	names := [3]string{"integrity" + current, "hints" + current, "index" + current}
+	defer func() {
+		if err != nil {
+			for _, name := range names {
+				_ = os.Remove(filepath.Join(dir, name+".tmp"))
+			}
+		}
+	}()
+	hints, err := w.writeDigested(names[1], 0, w.ledger.pack(), w.ledger.shadow)
+	if err != nil {
+		return err
+	}
+	table, err := w.buildTable()
+	if err != nil {
+		return err
+	}
+	index, err := w.writeDigested(names[2], indexHeaderSize, table.data)
+	table.free()
+	if err != nil {
+		return err
+	}
+	both := msgpack.AppendInt(msgpack.AppendBytes(msgpack.AppendMap(nil, 3), "version"), 2)
+	both = msgpack.AppendBytes(msgpack.AppendBytes(both, "hints"), hints)
+	both = msgpack.AppendBytes(msgpack.AppendBytes(both, "index"), index)
+	if err := writeFile(filepath.Join(dir, names[0]+".tmp"), both, w.out.mode&0o666); err != nil {
+		return err
+	}
+	for i, name := range names {
+		if err := os.Rename(filepath.Join(dir, name+".tmp"), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+		if i != 1 {
+			if err := syncDir(dir); err != nil {
+				return err
+			}
+		}
+	}
+	return removeOld(dir, current)
+}
+
+// removeOld removes indexes other than the current one, and what belongs to them.
+func removeOld(dir, current string) error {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		for _, prefix := range []string{"index.", "hints.", "integrity."} {
+			if strings.HasPrefix(e.Name(), prefix) && !strings.HasSuffix(e.Name(), current) {
+				err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
+			}
+		}
+	}
+	return err
+}
+
+// writeDigested writes pieces to a temporary file durably, and gives the packed
+// digests of the whole and of its header, if it has one.
+func (w *Writer) writeDigested(name string, header int, pieces ...[]byte) ([]byte, error) {
+	f, err := os.OpenFile(filepath.Join(w.out.dir, name+".tmp"), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, w.out.mode&0o666)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	d, digests := newDigest(name), map[string]string{}
+	fault := OnFault(func() { // a piece may be mapped
+		for _, p := range pieces {
+			if header > 0 {
+				d.write(p[:header])
+				digests["HashHeader"] = d.part("HashHeader")
+				d.write(p[header:])
+			} else {
+				d.write(p)
+			}
+		}
+	})
+	if fault != nil {
+		return nil, fault
+	}
+	digests["final"] = d.part("final")
+	for _, p := range pieces {
+		if _, err := f.Write(p); err != nil {
+			return nil, err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return nil, err
+	}
+	return packDigests(digests)
+}
+
+// buildTable makes the index as of this transaction. Its caller frees it.
+func (w *Writer) buildTable() (t *table, err error) {
+	old, more := w.view.index, len(w.view.overlay)+len(w.added)
+	fault := OnFault(func() {
+		live, used := 0, 0
+		if old != nil {
+			live, used = old.count()
+		}
+		if old != nil && float64(used+more) < maxLoad*float64(old.buckets) {
+			if t, err = newTable(int(old.buckets)); err == nil {
+				copy(t.data, old.data)
+				t.live = live
+			}
+		} else if t, err = newTable(bucketsFor(live + more)); err == nil {
+			t.clear()
+			if old != nil {
+				old.each(t.set)
+			}
+		}
+	})
+	if err = errors.Join(err, fault); err != nil {
+		t.free()
+		return nil, err
+	}
+	for id, p := range w.view.overlay {
+		if p.segment == bucketTombstone {
+			t.remove(id)
+		} else {
+			t.set(id, p)
+		}
+	}
+	for id, p := range w.added {
+		t.set(id, p)
+	}
+	t.finish()
+	return t, nil
+}
+
+// maxLoad is up to what part of a table is filled, so that a search is short.
+const maxLoad = 0.85
+
+// bucketsFor is how many buckets a new table of n entries has: at least as many
+// as Borg's, and room for a third more.
+func bucketsFor(n int) int { return max(1031, n/5*8+1) }
+
+func tableSize(buckets int) int { return indexHeaderSize + indexBucketSize*buckets }
+
+// table is a [diskIndex] that can be changed. It lies in memory that no collector
+// sees, since it may be 100 MB and is gone in a moment.
+type table struct {
+	diskIndex
+	live int
+}
+
+func newTable(buckets int) (*table, error) {
+	data, err := unix.Mmap(-1, 0, tableSize(buckets), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		return nil, fmt.Errorf("memory for the index: %w", err)
+	}
+	return &table{diskIndex: diskIndex{data, uint32(buckets)}}, nil
+}
+
+func (t *table) free() {
+	if t != nil {
+		_ = unix.Munmap(t.data)
+		t.data = nil
+	}
+}
+
+// clear empties all buckets.
+func (t *table) clear() {
+	for i := range t.buckets {
+		binary.LittleEndian.PutUint32(t.bucket(i)[32:], bucketEmpty)
+	}
+}
+
+// finish writes the header.
+func (t *table) finish() {
+	copy(t.data, indexMagic)
+	binary.LittleEndian.PutUint32(t.data[8:], uint32(t.live))
+	binary.LittleEndian.PutUint32(t.data[12:], t.buckets)
+	t.data[16], t.data[17] = 32, 8
+}
+
+// set puts an object's place into its bucket, or into a free one.
+func (t *table) set(id [32]byte, p place) {
+	b, found := t.search(id)
+	if !found {
+		t.live++
+	}
+	copy(b, id[:])
+	binary.LittleEndian.PutUint32(b[32:], p.segment)
+	binary.LittleEndian.PutUint32(b[36:], p.offset)
+}
+
+// remove leaves a tombstone where the object was.
+func (t *table) remove(id [32]byte) {
+	if b, found := t.search(id); found {
+		binary.LittleEndian.PutUint32(b[32:], bucketTombstone)
+		t.live--
+	}
+}
+
+// search gives the bucket of an object, or the one for it. There is a free one:
+// see maxLoad.
+func (t *table) search(id [32]byte) (bucket []byte, found bool) {
+	var free []byte
+	for i := binary.LittleEndian.Uint32(id[:4]) % t.buckets; ; i = (i + 1) % t.buckets {
+		b := t.bucket(i)
+		switch segment := binary.LittleEndian.Uint32(b[32:]); {
+		case segment == bucketEmpty && free == nil:
+			return b, false
+		case segment == bucketEmpty:
+			return free, false
+		case segment == bucketTombstone:
+			if free == nil {
+				free = b
+			}
+		case bytes.Equal(b[:32], id[:]):
+			return b, true
+		}
+	}
+}
+
+// bucket is the i-th bucket.
+func (x *diskIndex) bucket(i uint32) []byte {
+	return x.data[indexHeaderSize+indexBucketSize*int(i):][:indexBucketSize:indexBucketSize]
+}
+
+// entries is how many objects the header tells of.
+func (x *diskIndex) entries() int { return int(binary.LittleEndian.Uint32(x.data[8:])) }
+
+// count counts the buckets of objects, and those that are not empty.
+func (x *diskIndex) count() (live, used int) {
+	for i := range x.buckets {
+		switch binary.LittleEndian.Uint32(x.bucket(i)[32:]) {
+		case bucketEmpty:
+		case bucketTombstone:
+			used++
+		default:
+			live++
+			used++
+		}
+	}
+	return live, used
+}
+
+// each calls fn for each object.
+func (x *diskIndex) each(fn func(id [32]byte, p place)) {
+	for i := range x.buckets {
+		b := x.bucket(i)
+		if segment := binary.LittleEndian.Uint32(b[32:]); segment < bucketTombstone {
+			fn([32]byte(b[:32]), place{segment, binary.LittleEndian.Uint32(b[36:])})
+		}
+	}
+}
