@@ -24,10 +24,15 @@ func openLocal(ctx context.Context, dir string, pool *buffer.Pool, log *slog.Log
 
 func (s localStore) get(ctx context.Context, id ID, sizeHint int) (*buffer.Buffer, error) {
 	b, err := s.repo.Get(ctx, id, sizeHint)
+	return b, diskError(id, err)
+}
+
+// diskError makes an IntegrityError of what is wrong with an object's place.
+func diskError(id ID, err error) error {
 	if bad, ok := errors.AsType[*disk.ObjectError](err); ok {
-		err = &IntegrityError{Object: id, What: bad.Check, Err: bad.Err}
+		return &IntegrityError{Object: id, What: bad.Check, Err: bad.Err}
 	}
-	return b, err
+	return err
 }
 
 func (s localStore) refresh(ctx context.Context) (uint64, error) { return s.repo.Refresh(ctx) }

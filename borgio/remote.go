@@ -14,11 +14,15 @@ type remoteStore struct{ client *serve.Client }
 var _ store = remoteStore{}
 
 func openRemote(ctx context.Context, loc Location, opts Options, pool *buffer.Pool) (remoteStore, error) {
-	c, err := serve.Open(ctx, serve.Options{
+	c, err := serve.Open(ctx, serveOptions(loc, opts), pool)
+	return remoteStore{c}, objectError(manifestID, err)
+}
+
+func serveOptions(loc Location, opts Options) serve.Options {
+	return serve.Options{
 		User: loc.User, Host: loc.Host, Port: loc.Port, Path: loc.Path, Name: loc.String(),
 		Environ: opts.Environ, Logger: opts.Logger, Timeout: opts.Timeout, LockWait: opts.LockWait,
-	}, pool)
-	return remoteStore{c}, objectError(manifestID, err)
+	}
 }
 
 func (s remoteStore) get(ctx context.Context, id ID, _ int) (*buffer.Buffer, error) {

@@ -40,30 +40,35 @@ id = %x
 
 // Create makes an empty repository, which has no manifest yet, at a path where
 // nothing is or an empty directory. It appears as a whole or not at all; but for an
-// empty directory, which is filled.
+// empty directory, which is filled. The directory is its own, or was there before;
+// [Remove] has to know.
 //
 // Errors: [fault.ErrExists] when something is there or it would lie inside another
 // repository; [fs.ErrNotExist] when there is no directory for it to be in.
-func Create(dir string, o CreateOptions) error {
-	dir, err := filepath.Abs(dir)
-	if err != nil {
-		return err
+func Create(dir string, o CreateOptions) (own bool, err error) {
+	if dir, err = filepath.Abs(dir); err != nil {
+		return false, err
 	}
 	empty, err := checkVacant(dir)
-	if err != nil {
-		return err
+	switch {
+	case err != nil:
+		return false, err
+	case !empty:
+		return true, createWhole(dir, o)
 	}
+	if err := fill(dir, o); err != nil {
+		return false, errors.Join(err, Remove(dir, false))
+	}
+	return false, nil
+}
+
+// createWhole makes a repository beside its place and moves it there.
+func createWhole(dir string, o CreateOptions) error {
 	parent := filepath.Dir(dir)
 	if o.MakeParents {
 		if err := os.MkdirAll(parent, 0o700); err != nil {
 			return err
 		}
-	}
-	if empty {
-		if err := fill(dir, o); err != nil {
-			return errors.Join(err, Remove(dir, false))
-		}
-		return nil
 	}
 	tmp, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+".*.tmp")
 	if err != nil {

@@ -1,6 +1,9 @@
 package msgpack
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math"
+)
 
 // AppendMap appends the start of a map of n pairs.
 func AppendMap(b []byte, n int) []byte { return appendCount(b, n, 0x80, 0xde) }
@@ -20,15 +23,18 @@ func appendCount(b []byte, n int, fix, wide byte) []byte {
 
 // AppendBytes appends raw bytes in the old dialect: never bin, never str8.
 func AppendBytes[T string | []byte](b []byte, s T) []byte {
-	switch n := len(s); {
+	return append(AppendRawHeader(b, len(s)), s...)
+}
+
+// AppendRawHeader appends what comes before n raw bytes.
+func AppendRawHeader(b []byte, n int) []byte {
+	switch {
 	case n < 32:
-		b = append(b, 0xa0|byte(n))
+		return append(b, 0xa0|byte(n))
 	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, 0xda), uint16(n))
-	default:
-		b = binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
+		return binary.BigEndian.AppendUint16(append(b, 0xda), uint16(n))
 	}
-	return append(b, s...)
+	return binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
 }
 
 // AppendInt appends a whole number in its shortest form.
@@ -40,6 +46,11 @@ func AppendInt(b []byte, v int64) []byte {
 		return binary.BigEndian.AppendUint32(append(b, 0xce), uint32(v))
 	}
 	return binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(v))
+}
+
+// AppendFloat appends a number with double precision.
+func AppendFloat(b []byte, v float64) []byte {
+	return binary.BigEndian.AppendUint64(append(b, 0xcb), math.Float64bits(v))
 }
 
 // AppendBool appends a truth value.

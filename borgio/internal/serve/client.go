@@ -68,6 +68,22 @@ type Options struct {
 // Open connects once, to learn the repository's id. What is fetched lies in
 // the pool's buffers.
 func Open(ctx context.Context, o Options, pool *buffer.Pool) (*Client, error) {
+	s, err := newClient(o, pool)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	r := s.startRenewal(openLinger)
+	s.mu.Unlock()
+	if err := r.wait(ctx); err != nil {
+		s.Close() // the first error tells more
+		return nil, err
+	}
+	return s, nil
+}
+
+// newClient makes a client that has not connected yet.
+func newClient(o Options, pool *buffer.Pool) (*Client, error) {
 	cmd, err := serveCommand(o)
 	if err != nil {
 		return nil, err
@@ -77,13 +93,6 @@ func Open(ctx context.Context, o Options, pool *buffer.Pool) (*Client, error) {
 		timeout: o.Timeout, lockWait: o.LockWait,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
-	s.mu.Lock()
-	r := s.startRenewal(openLinger)
-	s.mu.Unlock()
-	if err := r.wait(ctx); err != nil {
-		s.Close() // the first error tells more
-		return nil, err
-	}
 	return s, nil
 }
 

@@ -79,7 +79,7 @@ func (s *Client) login() (*session, error) {
 // loads the index, or repairs it first under an exclusive lock.
 func (s *Client) openGuard(l *look) error {
 	err := s.within(s.timeout+s.lockWait, l.guard, func(ctx context.Context) (err error) {
-		l.id, err = openOnServer(ctx, l.guard, s.path, true, s.lockWait)
+		l.id, err = openOnServer(ctx, l.guard, s.path, opening{lock: true, lockWait: s.lockWait})
 		return err
 	})
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *Client) openGuard(l *look) error {
 func (s *Client) openReader(l *look, sess *session) error {
 	err := s.within(s.timeout, sess, func(ctx context.Context) error {
 		opened := time.Now()
-		id, err := openOnServer(ctx, sess, s.path, false, s.lockWait)
+		id, err := openOnServer(ctx, sess, s.path, opening{lockWait: s.lockWait})
 		if err != nil {
 			return err
 		}
@@ -201,18 +201,30 @@ func serverVersion(result []byte) (major, minor int64, err error) {
 	return major, minor, nil
 }
 
-// openOnServer opens the repository, under a shared lock or under none, and
-// gives its id.
-func openOnServer(ctx context.Context, sess *session, path string, lock bool, lockWait time.Duration) (id [32]byte, err error) {
-	wait := msgpack.AppendInt(nil, int64(max(lockWait.Round(time.Second)/time.Second, 1)))
+// opening says how a repository is opened.
+type opening struct {
+	lock      bool
+	exclusive bool
+	lockWait  time.Duration
+	create    *CreateOptions // nil: it is there
+}
+
+// openOnServer opens the repository and gives its id.
+func openOnServer(ctx context.Context, sess *session, path string, o opening) (id [32]byte, err error) {
+	wait := msgpack.AppendInt(nil, int64(max(o.lockWait.Round(time.Second)/time.Second, 1)))
+	var create CreateOptions
+	if o.create != nil {
+		create = *o.create
+	}
+	flag := func(v bool) []byte { return msgpack.AppendBool(nil, v) }
 	rep, frame, err := sess.call(ctx, "open",
 		arg{"path", msgpack.AppendBytes(nil, path)},
-		arg{"create", msgpack.AppendBool(nil, false)},
+		arg{"create", flag(o.create != nil)},
 		arg{"lock_wait", wait},
-		arg{"lock", msgpack.AppendBool(nil, lock)},
-		arg{"exclusive", msgpack.AppendBool(nil, false)},
-		arg{"append_only", msgpack.AppendBool(nil, false)},
-		arg{"make_parent_dirs", msgpack.AppendBool(nil, false)},
+		arg{"lock", flag(o.lock)},
+		arg{"exclusive", flag(o.exclusive)},
+		arg{"append_only", flag(create.AppendOnly)},
+		arg{"make_parent_dirs", flag(create.MakeParents)},
 	)
 	if err != nil {
 		return id, err

@@ -65,6 +65,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 
 	"github.com/s4-storage/s4/borgio/internal/buffer"
 	"github.com/s4-storage/s4/borgio/internal/fault"
@@ -191,8 +192,26 @@ func (e *RemoteError) Unwrap() error {
 		return ErrBadObject
 	case "CheckNeeded":
 		return fault.ErrIntegrity
+	case "AlreadyExists", "PathAlreadyExists":
+		return fault.ErrExists
+	case "ParentPathDoesNotExist":
+		return fs.ErrNotExist
+	case "StorageQuotaExceeded":
+		return fault.ErrQuota
+	case "InsufficientFreeSpaceError":
+		return fault.ErrNoSpace
+	case "OSError":
+		if slices.Contains(e.args, "No space left on device") || slices.Contains(e.args, "Disk quota exceeded") {
+			return fault.ErrNoSpace
+		}
 	}
 	return nil
+}
+
+// beforeCommit reports whether a server that answers a commit with this has not
+// committed: it has looked, but written nothing yet.
+func (e *RemoteError) beforeCommit() bool {
+	return e.class == "StorageQuotaExceeded" || e.class == "InsufficientFreeSpaceError"
 }
 
 // parseReply decodes an answer of Borg 1.1 and later. The result is a part of

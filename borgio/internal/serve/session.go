@@ -177,18 +177,28 @@ func (s *session) kill() {
 // reference is the caller's. A call whose ctx ends leaves the session usable,
 // and takes up its slot until the answer comes.
 func (s *session) call(ctx context.Context, method string, args ...arg) (reply, *buffer.Buffer, error) {
+	c, err := s.send(ctx, nil, method, args...)
+	if err != nil {
+		return reply{}, nil, err
+	}
+	return s.answer(ctx, c)
+}
+
+// send sends a call, and does not wait for its answer. tail is the end of the last
+// argument.
+func (s *session) send(ctx context.Context, tail []byte, method string, args ...arg) (*pendingCall, error) {
 	select {
 	case s.slots <- struct{}{}:
 	case <-ctx.Done():
-		return reply{}, nil, ctx.Err()
+		return nil, ctx.Err()
 	case <-s.ctx.Done():
-		return reply{}, nil, s.ended()
+		return nil, s.ended()
 	}
 	c := &pendingCall{ready: make(chan struct{})}
 	s.mu.Lock()
 	if s.err != nil {
 		defer s.mu.Unlock()
-		return reply{}, nil, s.err
+		return nil, s.err
 	}
 	if len(s.pending) == 0 {
 		s.heard = time.Now()
@@ -200,20 +210,23 @@ func (s *session) call(ctx context.Context, method string, args ...arg) (reply, 
 
 	s.sending.Lock()
 	_, err := s.stdin.Write(packCall(id, method, args))
+	if err == nil && len(tail) > 0 {
+		_, err = s.stdin.Write(tail)
+	}
 	s.sending.Unlock()
 	if err != nil {
 		// The process has died: receive sees it as well, and knows more.
 		s.log.Debug("remote takes no more calls", "error", err)
 	}
+	return c, nil
+}
+
+// answer waits for the answer to a call.
+func (s *session) answer(ctx context.Context, c *pendingCall) (reply, *buffer.Buffer, error) {
 	select {
 	case <-c.ready:
 	case <-ctx.Done():
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		c.left = true
-		if c.frame != nil {
-			c.frame.Release()
-		}
+		s.abandon(c)
 		return reply{}, nil, ctx.Err()
 	}
 	if c.err != nil {
@@ -224,6 +237,19 @@ func (s *session) call(ctx context.Context, method string, args ...arg) (reply, 
 		return c.rep, nil, c.rep.err
 	}
 	return c.rep, c.frame, nil
+}
+
+// abandon gives up a call whose answer nobody waits for any more.
+func (s *session) abandon(c *pendingCall) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.left {
+		return
+	}
+	c.left = true
+	if c.frame != nil {
+		c.frame.Release()
+	}
 }
 
 // hear notes that an answer goes on.
