@@ -20,7 +20,8 @@ var ErrWritable = errors.New("the subvolume is not read-only")
 type Options struct {
 	// Exclude is a path, relative to the subvolume and clean, that is treated as if neither
 	// tree had it or anything below it: what was moved out of it is Created, what
-	// was moved into it Deleted. "" excludes nothing.
+	// was moved into it Deleted. What has names inside and outside may be told
+	// as several files. "" excludes nothing.
 	Exclude string
 }
 
