@@ -1,6 +1,15 @@
-// Package keys holds a BorgBackup 1.x repository's key: where it is kept, how a
-// passphrase opens it, and what it does to objects: their ids, their MACs, their
-// encryption, and the authentication (TAM) inside manifests and archives.
+// Package keys holds a BorgBackup 1.x repository's key: how it is made, where it
+// is kept, how a passphrase opens it, and what it does to objects: their ids,
+// their MACs, their encryption, and the authentication (TAM) inside manifests and
+// archives. It also keeps what borg notes about a repository on this machine.
+//
+// # Counter blocks
+//
+// Objects are encrypted by AES in counter mode, under one key for all of a
+// repository's life. A counter block that is used twice gives both plaintexts
+// away, so blocks are reserved before any is used: in the repository, for other
+// writers, and on this machine, in case the repository is put back to an older
+// state. What was reserved and not used is never used; there are 2^64.
 package keys
 
 import (
@@ -11,8 +20,10 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/subtle"
+	"encoding/binary"
 	"errors"
 	"fmt"
+
 	"github.com/s4-storage/s4/borgio/internal/blake2b"
 	"github.com/s4-storage/s4/borgio/internal/fault"
 )
@@ -120,6 +131,52 @@ type CheckError struct {
 
 func (e *CheckError) Error() string { return e.What + " is wrong" }
 
+// Overhead is how many bytes an object has before its payload.
+func (k *Key) Overhead() int {
+	if k.Encrypted {
+		return encryptedOverhead
+	}
+	return 1
+}
+
+// Blocks is how many counter blocks encrypting n bytes of payload uses up.
+func Blocks(n int) uint64 { return (uint64(n) + aes.BlockSize - 1) / aes.BlockSize }
+
+// Encrypt makes an object, in place, of a payload that stands behind Overhead
+// bytes. iv is the first of [Blocks] counter blocks that this key has never used
+// and never will use again: with one used twice, the two payloads can be told.
+// It does not matter where nothing is encrypted.
+func (k *Key) Encrypt(object []byte, iv uint64) {
+	object[0] = k.Type
+	if !k.Encrypted {
+		return
+	}
+	var counter [aes.BlockSize]byte
+	binary.BigEndian.PutUint64(counter[8:], iv)
+	sealed := object[1+32:]
+	copy(sealed, counter[8:])
+	cipher.NewCTR(k.block, counter[:]).XORKeyStream(sealed[8:], sealed[8:])
+	sum := k.hash(k.encHMACKey, sealed)
+	copy(object[1:], sum[:])
+}
+
+// FreeBehind gives the first counter block behind those that a stored object
+// used; 0 where nothing is encrypted.
+func (k *Key) FreeBehind(stored []byte) (uint64, error) {
+	if !k.Encrypted {
+		return 0, nil
+	}
+	if len(stored) < encryptedOverhead {
+		return 0, &CheckError{"mac", fmt.Errorf("%d bytes are too few", len(stored))}
+	}
+	iv := binary.BigEndian.Uint64(stored[33:])
+	free := iv + Blocks(len(stored))
+	if free < iv {
+		return 0, errNoncesUsedUp
+	}
+	return free, nil
+}
+
 // Decrypt authenticates a stored object and gives its payload, still
 // compressed. When the mode encrypts, the payload lies in scratch, which must be
 // at least as long as stored; else it is a part of stored. Errors:
@@ -167,13 +224,30 @@ func (k *Key) CheckTAM(packed []byte, at int, salt []byte, kind string) error {
 	if err != nil {
 		return err
 	}
-	const size = sha512.Size
-	h := hmac.New(sha512.New, secret)
-	h.Write(packed[:at])
-	h.Write(make([]byte, size))
-	h.Write(packed[at+size:])
-	if !hmac.Equal(h.Sum(nil), packed[at:at+size]) {
+	if !hmac.Equal(tamOf(packed, at, secret), packed[at:at+TAMSize]) {
 		return errors.New("authentication does not match")
 	}
 	return nil
+}
+
+// TAMSize is the length of an authentication's code and of its salt, in bytes.
+const TAMSize = sha512.Size
+
+// SignTAM puts a packed manifest's or archive's authentication into it, at offset
+// at, where TAMSize bytes are free for it.
+func (k *Key) SignTAM(packed []byte, at int, salt []byte, kind string) error {
+	secret, err := k.tamKey(salt, kind)
+	if err != nil {
+		return err
+	}
+	copy(packed[at:], tamOf(packed, at, secret))
+	return nil
+}
+
+func tamOf(packed []byte, at int, secret []byte) []byte {
+	h := hmac.New(sha512.New, secret)
+	h.Write(packed[:at])
+	h.Write(make([]byte, TAMSize))
+	h.Write(packed[at+TAMSize:])
+	return h.Sum(nil)
 }

@@ -28,6 +28,7 @@ type Material struct {
 	encKey      []byte // AES-256
 	encHMACKey  []byte // authenticates ciphertext
 	idKey       []byte // makes object ids
+	ChunkSeed   int32  // of the hash that cuts files
 	TAMRequired bool   // a manifest without authentication is forged
 }
 
@@ -147,6 +148,10 @@ func parseKeyMaterial(plain []byte) (*Material, error) {
 			m.encHMACKey, err = r.Bytes()
 		case "id_key":
 			m.idKey, err = r.Bytes()
+		case "chunk_seed":
+			var seed int64
+			seed, err = r.Int()
+			m.ChunkSeed = int32(seed)
 		case "tam_required":
 			m.TAMRequired, err = r.Bool()
 		default:

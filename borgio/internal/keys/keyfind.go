@@ -17,9 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/s4-storage/s4/borgio/internal/shlex"
-
 	"github.com/s4-storage/s4/borgio/internal/fault"
+	"github.com/s4-storage/s4/borgio/internal/shlex"
 )
 
 // Environ looks variables up.
@@ -138,39 +137,6 @@ func parseKeyfile(data string) (owner [32]byte, text string, err error) {
 	return owner, text, nil
 }
 
-// TAMRemembered reports whether borg has noted on this machine that the
-// repository's manifest must be authenticated.
-func TAMRemembered(env Environ, id [32]byte) bool {
-	path, err := securityFile(env, id, "tam_required")
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	return err == nil
-}
-
-// ManifestRemembered gives the timestamp of the newest manifest of the
-// repository that borg itself has met on this machine, as Borg writes it; "" if
-// it has noted none.
-func ManifestRemembered(env Environ, id [32]byte) string {
-	path, err := securityFile(env, id, "manifest-timestamp")
-	if err != nil {
-		return ""
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return ""
-	}
-	defer f.Close()
-	text, _ := io.ReadAll(io.LimitReader(f, 64)) // a part of it is no time
-	return strings.TrimSpace(string(text))
-}
-
-// securityFile is where borg notes something about the repository.
-func securityFile(env Environ, id [32]byte, name string) (string, error) {
-	dir, err := env.configDir("BORG_SECURITY_DIR", "security")
-	return filepath.Join(dir, hex.EncodeToString(id[:]), name), err
-}
-
 // HasPassphraseEnv reports whether the Environ gives a passphrase, so that
 // nobody needs to be asked. It runs nothing.
 func HasPassphraseEnv(environ func(string) (string, bool)) bool {
@@ -254,4 +220,27 @@ func Unseal(ctx context.Context, k *Sealed, env Environ, prompt func(context.Con
 		return nil, fmt.Errorf("%w: %w", fault.ErrNoPassphrase, err)
 	}
 	return k.open(ctx, pass)
+}
+
+// NewPassphrase gets the passphrase for a key that is to be made, as borg does:
+// from BORG_NEW_PASSPHRASE, else where Unseal has it from, else from prompt.
+// Errors: [fault.ErrNoPassphrase], and ctx's.
+func NewPassphrase(ctx context.Context, env Environ, prompt func(context.Context) (string, error)) (string, error) {
+	if v, ok := env("BORG_NEW_PASSPHRASE"); ok {
+		return v, nil
+	}
+	pass, ok, err := passphraseFromEnv(ctx, env)
+	if err == nil && !ok {
+		if prompt == nil {
+			return "", fault.ErrNoPassphrase
+		}
+		pass, err = prompt(ctx)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return "", ctx.Err()
+	case err != nil:
+		return "", fmt.Errorf("%w: %w", fault.ErrNoPassphrase, err)
+	}
+	return pass, nil
 }
