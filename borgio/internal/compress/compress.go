@@ -1,5 +1,5 @@
-// Package compress opens the payloads of BorgBackup 1.x objects: 2 bytes that
-// tell the compression, then the compressed plaintext.
+// Package compress opens and makes the payloads of BorgBackup 1.x objects: 2 bytes
+// that tell the compression, then the compressed plaintext.
 //
 // # Memory
 //
