@@ -157,3 +157,18 @@ func (l Location) String() string {
 	}
 	return "ssh://" + host + l.Path
 }
+
+// canonical is the form in which borg notes a repository's place.
+func (l Location) canonical() string {
+	if !l.IsRemote() {
+		return l.Path
+	}
+	if !strings.HasPrefix(l.Path, "/") {
+		if strings.HasPrefix(l.Path, "~") {
+			l.Path = "/" + l.Path
+		} else {
+			l.Path = "/./" + l.Path
+		}
+	}
+	return l.String()
+}

@@ -88,7 +88,7 @@ func parseManifest(packed []byte) (*Manifest, tam, error) {
 		case "timestamp":
 			m.Timestamp, err = readTime(r)
 		case "config":
-			err = readManifestConfig(r)
+			err = mandatory(r, "read")
 		case "tam":
 			auth, err = readTAM(r)
 		default:
@@ -105,10 +105,12 @@ func parseManifest(packed []byte) (*Manifest, tam, error) {
 	if err != nil {
 		return nil, auth, err
 	}
-	slices.SortFunc(m.Archives, func(a, b ArchiveRef) int {
-		return cmp.Or(a.Time.Compare(b.Time), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortFunc(m.Archives, compareRefs)
 	return m, auth, nil
+}
+
+func compareRefs(a, b ArchiveRef) int {
+	return cmp.Or(a.Time.Compare(b.Time), strings.Compare(a.Name, b.Name))
 }
 
 func (m *Manifest) readArchives(r *msgpack.Reader) error {
@@ -135,15 +137,15 @@ func (m *Manifest) readArchives(r *msgpack.Reader) error {
 	})
 }
 
-// readManifestConfig refuses a repository that demands a feature for reading:
-// none is defined for Borg 1.x.
-func readManifestConfig(r *msgpack.Reader) error {
+// mandatory refuses a repository whose config demands a feature for an
+// operation: none is defined for Borg 1.x.
+func mandatory(r *msgpack.Reader, operation string) error {
 	return r.Fields(func(field []byte) error {
 		if string(field) != "feature_flags" {
 			return r.Skip()
 		}
-		return r.Fields(func(operation []byte) error {
-			if string(operation) != "read" {
+		return r.Fields(func(name []byte) error {
+			if string(name) != operation {
 				return r.Skip()
 			}
 			return r.Fields(func(kind []byte) error {
@@ -154,11 +156,11 @@ func readManifestConfig(r *msgpack.Reader) error {
 				if err != nil || n == 0 {
 					return err
 				}
-				name, err := r.String()
+				feature, err := r.String()
 				if err != nil {
 					return err
 				}
-				return fmt.Errorf("%w: reading needs feature %.40q", ErrUnsupported, name)
+				return fmt.Errorf("%w: to %s it takes feature %.40q", ErrUnsupported, operation, feature)
 			})
 		})
 	})

@@ -60,6 +60,7 @@ const (
 
 // Repository is an open repository. It is safe for concurrent use.
 type Repository struct {
+	loc Location
 	id  ID
 	env keys.Environ
 	log *slog.Logger
@@ -103,36 +104,10 @@ func Open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 }
 
 func open(ctx context.Context, loc Location, opts Options) (*Repository, error) {
-	if opts.Environ == nil {
-		opts.Environ = os.LookupEnv
-	}
-	if opts.Logger == nil {
-		opts.Logger = slog.New(slog.DiscardHandler)
-	}
-	if opts.CacheBytes == 0 {
-		opts.CacheBytes = defaultCacheBytes
-	}
-	if opts.Timeout == 0 {
-		opts.Timeout = defaultTimeout
-	}
-	if opts.LockWait == 0 {
-		opts.LockWait = defaultLockWait
-	}
-	r := &Repository{
-		env:      opts.Environ,
-		log:      opts.Logger,
-		remember: opts.Remember,
-		pool:     &buffer.Pool{},
-		fetching: semaphore.NewWeighted(fetchBytes),
-		ahead:    semaphore.NewWeighted(aheadBytes),
-		large:    semaphore.NewWeighted(1),
-	}
-	var err error
-	if r.comp, err = compress.New(r.pool); err != nil {
+	r, opts, err := newRepository(loc, opts)
+	if err != nil {
 		return nil, err
 	}
-	r.ctx, r.cancel = context.WithCancel(context.Background())
-	r.cache = newChunkCache(r, opts.CacheBytes)
 	if loc.IsRemote() {
 		var s remoteStore
 		if s, err = openRemote(ctx, loc, opts, r.pool); err == nil {
@@ -152,6 +127,43 @@ func open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 		return nil, err
 	}
 	return r, nil
+}
+
+// newRepository makes a Repository that has no store and no key yet, and fills in
+// the options that were left out.
+func newRepository(loc Location, opts Options) (*Repository, Options, error) {
+	if opts.Environ == nil {
+		opts.Environ = os.LookupEnv
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.New(slog.DiscardHandler)
+	}
+	if opts.CacheBytes == 0 {
+		opts.CacheBytes = defaultCacheBytes
+	}
+	if opts.Timeout == 0 {
+		opts.Timeout = defaultTimeout
+	}
+	if opts.LockWait == 0 {
+		opts.LockWait = defaultLockWait
+	}
+	r := &Repository{
+		loc:      loc,
+		env:      opts.Environ,
+		log:      opts.Logger,
+		remember: opts.Remember,
+		pool:     &buffer.Pool{},
+		fetching: semaphore.NewWeighted(fetchBytes),
+		ahead:    semaphore.NewWeighted(aheadBytes),
+		large:    semaphore.NewWeighted(1),
+	}
+	var err error
+	if r.comp, err = compress.New(r.pool); err != nil {
+		return nil, opts, err
+	}
+	r.ctx, r.cancel = context.WithCancel(context.Background())
+	r.cache = newChunkCache(r, opts.CacheBytes)
+	return r, opts, nil
 }
 
 // openKey finds the key that the manifest's first byte asks for.
@@ -252,6 +264,11 @@ func (r *Repository) fetch(ctx context.Context, id ID, expected, size, limit int
 	if err != nil {
 		return nil, err
 	}
+	return r.open(ctx, id, stored, size, limit)
+}
+
+// open does all of object with what is stored, which it releases.
+func (r *Repository) open(ctx context.Context, id ID, stored *buffer.Buffer, size, limit int) (*buffer.Buffer, error) {
 	defer stored.Release()
 	open := func(limit int) (plain *buffer.Buffer, err error) {
 		if fault := disk.OnFault(func() { plain, err = r.decode(id, stored.Data, size, limit) }); fault != nil {
@@ -339,7 +356,12 @@ func (r *Repository) readManifest(ctx context.Context) (*Manifest, error) {
 		return nil, err
 	}
 	defer plain.Release()
-	m, auth, err := parseManifest(plain.Data)
+	return r.parseManifest(plain.Data)
+}
+
+// parseManifest decodes a manifest and checks its authentication.
+func (r *Repository) parseManifest(packed []byte) (*Manifest, error) {
+	m, auth, err := parseManifest(packed)
 	if errors.Is(err, ErrUnsupported) {
 		return nil, err
 	} else if err != nil {
@@ -348,7 +370,7 @@ func (r *Repository) readManifest(ctx context.Context) (*Manifest, error) {
 	required := r.key.Keyed && (r.key.TAMRequired || keys.TAMRemembered(r.env, r.id))
 	switch {
 	case auth.known:
-		if err := r.key.CheckTAM(plain.Data, auth.at, auth.salt, "manifest"); err != nil {
+		if err := r.key.CheckTAM(packed, auth.at, auth.salt, "manifest"); err != nil {
 			return nil, &IntegrityError{What: "tam", Err: err}
 		}
 	case required:

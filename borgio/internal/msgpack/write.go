@@ -37,13 +37,25 @@ func AppendRawHeader(b []byte, n int) []byte {
 	return binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
 }
 
-// AppendInt appends a whole number in its shortest form.
+// AppendInt appends a whole number in its shortest form, which is also Borg's.
 func AppendInt(b []byte, v int64) []byte {
 	switch {
-	case v >= -32 && v < 128:
+	case v >= -32 && v < 1<<7:
 		return append(b, byte(v))
-	case v >= 0 && v < 1<<32:
+	case v >= 1<<32:
+		return binary.BigEndian.AppendUint64(append(b, 0xcf), uint64(v))
+	case v >= 1<<16:
 		return binary.BigEndian.AppendUint32(append(b, 0xce), uint32(v))
+	case v >= 1<<8:
+		return binary.BigEndian.AppendUint16(append(b, 0xcd), uint16(v))
+	case v >= 0:
+		return append(b, 0xcc, byte(v))
+	case v >= math.MinInt8:
+		return append(b, 0xd0, byte(v))
+	case v >= math.MinInt16:
+		return binary.BigEndian.AppendUint16(append(b, 0xd1), uint16(v))
+	case v >= math.MinInt32:
+		return binary.BigEndian.AppendUint32(append(b, 0xd2), uint32(v))
 	}
 	return binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(v))
 }
