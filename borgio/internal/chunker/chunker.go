@@ -4,11 +4,11 @@
 //
 // # How it cuts
 //
-// A rolling hash runs over windows of 4,095 bytes. A chunk ends behind the first
-// window, at least min bytes into the chunk, whose hash has its low bits zero,
-// after max bytes at most, and with the file. Where a chunk ends depends on
-// nothing but its own bytes; only at the file's end it matters that there is no
-// more. So cutting may begin anew at any cut.
+// A rolling hash runs over windows of 4,095 bytes. A chunk ends before the first
+// window, at least min bytes into the chunk, whose hash has its low bits zero and
+// which does not end at max bytes or with the file; there the chunk does. Where a
+// chunk ends thus depends on its own bytes and on the window behind it, and
+// cutting may begin anew at any cut.
 package chunker
 
 import (
@@ -24,6 +24,9 @@ type Params struct {
 
 // Files are the parameters that Borg has for files when it is told no others.
 var Files = Params{19, 23, 21, 4095}
+
+// Items are the parameters for an item that is too large for one object.
+var Items = Params{17, 20, 19, 4095}
 
 // Hash is the rolling hash under one seed. It is safe for concurrent use.
 type Hash struct {
@@ -41,6 +44,9 @@ func NewHash(p Params, seed int32) *Hash {
 	}
 	return h
 }
+
+// Window is how far behind its end, in bytes, a chunk's end depends on.
+func (h *Hash) Window() int { return h.window }
 
 // begin is the hash of the first window.
 func (h *Hash) begin(window []byte) (sum uint32) {
@@ -113,21 +119,24 @@ func (c *Chunker) Reset(src io.Reader) {
 // end.
 func (c *Chunker) Next() ([]byte, error) {
 	h := c.hash
-	begun := h.min + h.window // where the first window ends
-	c.fill(begun + 1)
+	c.fill(h.min + h.window + 1)
 	n := c.end - c.start
-	if n > begun {
-		n = begun
-		sum := h.begin(c.buf[c.start+h.min : c.start+begun])
+	if n > h.min+h.window {
+		n = h.min
+		sum := h.begin(c.buf[c.start+n : c.start+n+h.window])
 		for {
 			limit := min(h.max, c.end-c.start)
 			var moved int
-			moved, sum = h.roll(sum, c.buf[c.start+n-h.window:], c.buf[c.start+n:c.start+limit])
+			moved, sum = h.roll(sum, c.buf[c.start+n:], c.buf[c.start+n+h.window:c.start+limit])
 			n += moved
-			if n < limit || n == h.max || sum&h.mask == 0 || c.err != nil {
+			if n+h.window < limit {
 				break
 			}
-			c.fill(min(n+readBlock, h.max))
+			if limit == h.max || c.err != nil {
+				n = limit
+				break
+			}
+			c.fill(min(limit+readBlock, h.max))
 		}
 	}
 	if c.err != nil && !errors.Is(c.err, io.EOF) {
@@ -140,6 +149,10 @@ func (c *Chunker) Next() ([]byte, error) {
 	c.start += n
 	return chunk, nil
 }
+
+// Ended reports whether the last chunk that Next gave is known to be the
+// stream's last.
+func (c *Chunker) Ended() bool { return c.err != nil && c.start == c.end }
 
 // Memory is how much the Chunker holds, in bytes.
 func (c *Chunker) Memory() int { return cap(c.buf) }

@@ -25,9 +25,13 @@ func cuts(p Params, seed int32, data []byte) (lengths []int) {
 	for len(data) > 0 {
 		n := len(data)
 		if n >= least+p.Window+1 {
-			n = least + p.Window
-			for limit := min(most, len(data)); n < limit && hash(data[n-p.Window:n])&(1<<p.MaskBits-1) != 0; {
+			n = least
+			limit := min(most, len(data))
+			for n+p.Window < limit && hash(data[n:n+p.Window])&(1<<p.MaskBits-1) != 0 {
 				n++
+			}
+			if n+p.Window == limit {
+				n = limit
 			}
 		}
 		lengths = append(lengths, n)
