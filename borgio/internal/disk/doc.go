@@ -1,6 +1,7 @@
 // Package disk reads the files of a local BorgBackup 1.x repository in place,
-// without a lock, while writers may be at work. It finds objects by id and
-// checks how they are stored; what is in them it does not know.
+// without a lock, while writers may be at work; and it writes transactions, and
+// whole new repositories, as Borg would. It finds objects by id and checks how
+// they are stored; what is in them it does not know.
 //
 // # Words
 //
@@ -9,7 +10,8 @@
 // comes after the last COMMIT does not count. Compaction copies what is live
 // out of old segments and removes those. The repository index finds the segment
 // and offset of an object's PUT; replaying the segments gives the same. A view
-// is the repository as one transaction left it.
+// is the repository as one transaction left it. The ledger is what Borg calls
+// hints: what compaction and the quota have to know of each segment.
 //
 // # Format
 //
@@ -26,11 +28,32 @@
 //	             buckets of id [32] · segment u32 · offset u32, open-addressed
 //	             from u32(id) mod buckets; segment 0xffffffff is empty,
 //	             0xfffffffe a tombstone. N is the last segment it knows
-//	integrity.N  msgpack {"index": JSON with XXH64 digests of index.N}
+//	hints.N    msgpack {"version": 2, "segments": {segment: live objects},
+//	             "compact": {segment: bytes that could be freed},
+//	             "storage_quota_use": bytes of all PUTs, "shadow_index":
+//	             {deleted id: segments with a PUT of it}}
+//	integrity.N  msgpack {"version": 2, "index": JSON with XXH64 digests of
+//	             index.N, "hints": likewise}
+//	nonce      16 hex digits: the next free counter block
+//	transactions  a line for each commit, where only appending is allowed
+//
+// # How a transaction is written
+//
+// Under the exclusive lock, what follows the last COMMIT is removed: a writer left
+// it that died. New segments take the next numbers; each is synced, and its
+// directory, before the next begins. The manifest begins a segment, and the COMMIT
+// has one for itself, the last: when that is synced the transaction is there, and
+// until then nothing of it is. Then the index is written, or left stale; see
+// worthIndex. Roll-back removes the segments, the newest first.
 //
 // # Invariants
 //
-//   - Nothing is ever written, not even a lock.
+//   - Reading writes nothing, not even a lock. Only a [Writer] writes.
+//   - What was committed is never changed. Whenever a writer dies, the files are
+//     the last transaction's, or the one's that it was committing.
+//   - A writer that lost its lock writes no new segment and removes none.
+//   - A repository that lost what its index knows, or with a segment damaged that
+//     no index covers, is not written to.
 //   - An index that is missing, stale, or damaged is replaced or completed in
 //     memory by replaying segments.
 //   - A read that misses, because compaction removed the segment or because the

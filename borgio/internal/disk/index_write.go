@@ -2,7 +2,6 @@ package disk
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -28,21 +27,25 @@ const (
 )
 
 // settle does what is to be done after the commit. That it fails harms nobody.
-func (w *Writer) settle(ctx context.Context) {
+func (w *Writer) settle() {
 	n := w.out.number - 1
 	if w.limits.appendOnly {
 		if err := w.logTransaction(n); err != nil {
 			w.repo.log.Warn("transaction is not logged", "error", err)
 		}
 	}
-	size := int64(w.indexSize())
-	tail, tails := w.view.tail+w.out.total, int64(w.view.tails)+w.out.number-w.first
-	if size > smallIndex && tail < size/indexPerTail && tails <= maxTail || ctx.Err() != nil {
+	if !worthIndex(int64(w.indexSize()), w.view.tail+w.out.total, int64(w.view.tails)+w.out.number-w.first) {
 		return
 	}
 	if err := w.writeIndex(n); err != nil {
 		w.repo.log.Warn("repository index is left stale", "error", err)
 	}
+}
+
+// worthIndex decides whether to write an index of so many bytes, where the one
+// there lacks so many bytes of segments.
+func worthIndex(size, tail, tails int64) bool {
+	return size <= smallIndex || tail >= size/indexPerTail || tails > maxTail
 }
 
 // logTransaction adds the line by which the commit can be found, in a repository

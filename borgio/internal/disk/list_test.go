@@ -22,7 +22,7 @@ import (
 )
 
 // copyNone gives a copy of a frozen repository to do harm to.
-func copyNone(t *testing.T) string {
+func copyNone(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "repo")
 	if err := os.CopyFS(dir, os.DirFS("../../testdata/mode-none")); err != nil {
@@ -31,7 +31,7 @@ func copyNone(t *testing.T) string {
 	return dir
 }
 
-func mustOpen(t *testing.T, dir string, log *slog.Logger) *Repository {
+func mustOpen(t testing.TB, dir string, log *slog.Logger) *Repository {
 	t.Helper()
 	pool := &buffer.Pool{}
 	r, err := Open(t.Context(), dir, pool, log)

@@ -270,10 +270,10 @@ func (w *Writer) Commit(ctx context.Context) error {
 	if w.err == nil {
 		w.err = spaceError(w.commit())
 	}
-	if w.err != nil {
-		return errors.Join(w.err, w.Rollback())
+	if err := w.err; err != nil {
+		return errors.Join(err, w.Rollback())
 	}
-	w.settle(ctx)
+	w.settle()
 	if err := w.finish(); err != nil {
 		w.repo.log.Warn("the transaction is committed, but its lock is not given back in good order", "error", err)
 	}
