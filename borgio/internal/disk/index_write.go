@@ -18,10 +18,10 @@ import (
 // After a commit the index may be left stale: every reader then replays the
 // segments since, and Borg reads all of them, under a lock that keeps others out,
 // and writes the index itself. Writing it costs as much as the index is long,
-// however small the commit: 0.2 s for a million objects. So a small one is always
-// written, and a large one once there is enough to replay.
+// however small the commit: 0.5 s for a million objects, where the rest takes 20 ms.
+// So a small one is always written, and a large one once there is enough to replay.
 const (
-	smallIndex   = 8 << 20 // bytes
+	smallIndex   = 4 << 20 // bytes
 	indexPerTail = 8       // bytes of index for one to replay
 	maxTail      = 64      // segments to replay; a small commit makes three
 )
