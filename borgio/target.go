@@ -20,23 +20,29 @@ type target interface {
 	// not known without asking.
 	storedSize(id ID) uint32
 	// get reads an object as it was committed before the transaction, under the
-	// lock; the buffer's reference is the caller's.
+	// lock; the buffer's reference is the caller's. As with store.get, a large one
+	// may be mapped: see disk.OnFault.
 	get(ctx context.Context, id ID, sizeHint int) (*buffer.Buffer, error)
 	// put stores an object as it is; stored is the caller's again when it
-	// returns. Puts are pipelined: the error of one may come out of a later one.
+	// returns. Puts are pipelined: the error of one may come out of a later one,
+	// of flush, or of commit. After an error the transaction can only be rolled
+	// back. The id should not be there already, unless it is the manifest's.
 	put(ctx context.Context, id ID, stored []byte) error
 	// freeNonce gives the next free counter block as the repository knows it;
 	// not ok: it has noted none.
 	freeNonce(ctx context.Context) (next uint64, ok bool, err error)
 	// reserveNonces notes that the blocks from start up to next are used,
-	// durably before it returns.
+	// durably before it returns, whatever becomes of the transaction. It fails where
+	// start is below what is noted.
 	reserveNonces(ctx context.Context, next, start uint64) error
-	// saveKey keeps the base64 text of a key in the repository.
+	// saveKey keeps the base64 text of a key in the repository. It takes effect at
+	// once: only rolling back the repository's very making undoes it.
 	saveKey(ctx context.Context, text string) error
 	// flush waits until every put so far is written, or acknowledged.
 	flush(ctx context.Context) error
 	// commit makes all durable, and drops the lock. The manifest must have been
-	// put last.
+	// put last. Where it fails nothing was committed, unless the error is
+	// ErrUnknown; it is never tried again.
 	commit(ctx context.Context) error
 	// rollback undoes all that was not committed, and drops the lock; after
 	// commit it does nothing.

@@ -322,7 +322,7 @@ func (w *Writer) checkSpace() error {
 		}
 		need += min(work, most)
 	}
-	if free := int64(min(st.Bavail, math.MaxInt64/uint64(st.Bsize))) * st.Bsize; free < need {
+	if free := int64(min(st.Bavail, math.MaxInt64/uint64(st.Frsize))) * st.Frsize; free < need {
 		return fmt.Errorf("%w: %d bytes are needed, %d are free", fault.ErrNoSpace, need, free)
 	}
 	return nil

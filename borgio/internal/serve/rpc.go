@@ -1,5 +1,5 @@
-// Package serve reads a BorgBackup 1.x repository on another host through the
-// "borg serve" that is there: msgpack calls {"i": n, "m": method, "a": {…}} down
+// Package serve reads and writes a BorgBackup 1.x repository on another host
+// through the "borg serve" that is there: msgpack calls {"i": n, "m": method, "a": {…}} down
 // a program's stdin and answers {"i": n, "r": result} from its stdout, in any
 // number at once.
 //
@@ -53,6 +53,17 @@
 // so that it is known to be gone, and calls fail at once, until a renewal
 // succeeds again; and for each call by itself, since a server may die of
 // one object whenever it is asked for it.
+//
+// # Writing
+//
+// A transaction has a session of its own, which opened the repository under the
+// exclusive lock; see [Writer]. Its puts are sent without waiting for answers, which
+// come in order; putBytes bounds what is on its way. Nothing is sent again: what a
+// lost session had put is gone with it, and whether a commit was made whose answer
+// was lost is for the caller to find out. A writer's server may be silent for longer
+// than a reader's, since it syncs and replays.
+//
+// # When a server does wrong
 //
 // An answer nobody asked for, or one that makes no sense, ends its session.
 // Whatever a server sends, callers hold no more than heldBytes of answers,
