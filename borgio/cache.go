@@ -43,9 +43,12 @@ func newChunkCache(r *Repository, maxBytes int64) *chunkCache {
 // get gives a chunk's plaintext; the reference is the caller's.
 func (c *chunkCache) get(ctx context.Context, chunk Chunk) (*buffer.Buffer, error) {
 	for {
-		e, buf := c.lookup(chunk)
+		e, buf, fresh := c.lookup(chunk)
 		if buf != nil {
 			return buf, nil
+		}
+		if fresh && !c.fetchAtHand(e) {
+			c.start(e)
 		}
 		select {
 		case <-e.ready:
@@ -63,36 +66,63 @@ func (c *chunkCache) get(ctx context.Context, chunk Chunk) (*buffer.Buffer, erro
 
 // prefetch begins to fetch a chunk that is likely to be asked for.
 func (c *chunkCache) prefetch(chunk Chunk) {
-	if _, buf := c.lookup(chunk); buf != nil {
+	e, buf, fresh := c.lookup(chunk)
+	if buf != nil {
 		buf.Release()
+	}
+	if fresh {
+		c.start(e)
 	}
 }
 
-// lookup gives the chunk's data when it is there, else the entry to wait for.
-func (c *chunkCache) lookup(chunk Chunk) (*cacheEntry, *buffer.Buffer) {
+// lookup gives the chunk's data when it is there, else the entry to wait for. A
+// fresh one is the caller's to have fetched.
+func (c *chunkCache) lookup(chunk Chunk) (e *cacheEntry, buf *buffer.Buffer, fresh bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if e, ok := c.entries[chunk.ID]; ok && e.chunk.Size == chunk.Size {
 		if e.place == nil {
-			return e, nil
+			return e, nil, false
 		}
 		c.order.MoveToFront(e.place)
 		e.buf.Retain()
-		return e, e.buf
+		return e, e.buf, false
 	}
-	e := &cacheEntry{chunk: chunk, ready: make(chan struct{})}
-	if !c.repo.start(func(ctx context.Context) { c.fetch(ctx, e) }) {
-		e.err = ErrClosed
-		close(e.ready)
-		return e, nil
-	}
+	e = &cacheEntry{chunk: chunk, ready: make(chan struct{})}
 	c.entries[chunk.ID] = e
-	return e, nil
+	return e, nil, true
 }
 
-// fetch is not tied to the caller who caused it, since others may wait too.
-func (c *chunkCache) fetch(ctx context.Context, e *cacheEntry) {
-	buf, err := c.repo.chunk(ctx, e.chunk)
+// start has a chunk fetched. That is not tied to the caller who caused it, since
+// others may wait too.
+func (c *chunkCache) start(e *cacheEntry) {
+	fetch := func(ctx context.Context) {
+		buf, err := c.repo.chunk(ctx, e.chunk)
+		c.settle(e, buf, err)
+	}
+	if !c.repo.start(fetch) {
+		c.settle(e, nil, ErrClosed)
+	}
+}
+
+// fetchAtHand fetches a chunk without handing it over to another goroutine, which
+// takes longer than to read and decode a small one. The caller may be able to
+// wait only for some time; so this does not wait at all, and reports false where
+// it would have to.
+func (c *chunkCache) fetchAtHand(e *cacheEntry) bool {
+	if !c.repo.enter() {
+		return false
+	}
+	defer c.repo.work.Done()
+	buf, ok := c.repo.chunkAtHand(e.chunk)
+	if ok {
+		c.settle(e, buf, nil)
+	}
+	return ok
+}
+
+// settle tells those who wait for a chunk what came of it.
+func (c *chunkCache) settle(e *cacheEntry, buf *buffer.Buffer, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer close(e.ready)
@@ -148,4 +178,22 @@ func (r *Repository) chunk(ctx context.Context, c Chunk) (*buffer.Buffer, error)
 		return nil, &IntegrityError{Object: c.ID, What: "size", Err: fmt.Errorf("%d bytes", c.Size)}
 	}
 	return r.object(ctx, c.ID, int(c.Size), maxObjectSize)
+}
+
+// chunkAtHand is chunk without waiting for anything; ok is false where it would
+// have to, and where anything is wrong.
+func (r *Repository) chunkAtHand(c Chunk) (plain *buffer.Buffer, ok bool) {
+	quick, ok := r.store.(quickStore)
+	weight := int64(c.Size) + 4096
+	if !ok || c.Size > usualSize || !r.fetching.TryAcquire(weight) {
+		return nil, false
+	}
+	defer r.fetching.Release(weight)
+	stored, ok := quick.getAtHand(c.ID, int(c.Size))
+	if !ok {
+		return nil, false
+	}
+	defer stored.Release()
+	plain, err := r.decode(c.ID, stored.Data, int(c.Size), maxObjectSize)
+	return plain, err == nil
 }

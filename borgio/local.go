@@ -15,7 +15,10 @@ const maxObjectSize = disk.MaxObjectSize
 // localStore gets objects from a repository's files.
 type localStore struct{ repo *disk.Repository }
 
-var _ store = localStore{}
+var (
+	_ store      = localStore{}
+	_ quickStore = localStore{}
+)
 
 func openLocal(ctx context.Context, dir string, pool *buffer.Pool, log *slog.Logger) (localStore, error) {
 	r, err := disk.Open(ctx, dir, pool, log)
@@ -33,6 +36,10 @@ func diskError(id ID, err error) error {
 		return &IntegrityError{Object: id, What: bad.Check, Err: bad.Err}
 	}
 	return err
+}
+
+func (s localStore) getAtHand(id ID, sizeHint int) (*buffer.Buffer, bool) {
+	return s.repo.GetAtHand(id, sizeHint)
 }
 
 func (s localStore) refresh(ctx context.Context) (uint64, error) { return s.repo.Refresh(ctx) }

@@ -441,13 +441,25 @@ func (r *Repository) archive(ctx context.Context, id ID) (*Archive, error) {
 // start runs fn in a goroutine that Close waits for; fn must end when the
 // context it is given does. It reports false when the repository is closed.
 func (r *Repository) start(fn func(ctx context.Context)) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
+	if !r.enter() {
 		return false
 	}
-	r.work.Go(func() { fn(r.ctx) })
+	go func() {
+		defer r.work.Done()
+		fn(r.ctx)
+	}()
 	return true
+}
+
+// enter makes Close wait for work.Done. It reports false when the repository is
+// closed.
+func (r *Repository) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.closed {
+		r.work.Add(1)
+	}
+	return !r.closed
 }
 
 // Close ends all that is under way, and the connection. Streams and files that

@@ -20,3 +20,10 @@ type store interface {
 	loadKey(ctx context.Context) (string, error)
 	close() error
 }
+
+// quickStore is a store that can tell what takes no waiting.
+type quickStore interface {
+	// getAtHand is store.get without waiting for anything. Where it would have
+	// to, or where anything is wrong, ok is false.
+	getAtHand(id ID, sizeHint int) (b *buffer.Buffer, ok bool)
+}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"github.com/s4-storage/s4/snapshot"
@@ -88,8 +89,8 @@ func (f *historyFS) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (f
 		return fuse.ReadResultData(nil), fuse.OK
 	}
 	buf = buf[:min(int64(len(buf)), h.entry.Size-off)]
-	ctx, stop := context.WithTimeoutCause(request(&in.InHeader, cancel), f.timeout, errTooSlow)
-	defer stop()
+	ctx := &limited{Context: request(&in.InHeader, cancel), deadline: time.Now().Add(f.timeout)}
+	defer ctx.stop()
 	data, err := h.read(ctx, f.history, buf, off)
 	if err == nil {
 		h.warned.Store(false)
@@ -159,10 +160,14 @@ func (h *historyFile) open(ctx context.Context, src History) (snapshot.File, err
 	}
 	select {
 	case h.opening <- struct{}{}:
-		defer func() { <-h.opening }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	default:
+		select {
+		case h.opening <- struct{}{}:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
+	defer func() { <-h.opening }()
 	if file := h.content.Load(); file != nil {
 		return *file, nil
 	}

@@ -268,22 +268,27 @@ func (x *Index) take(ctx context.Context, pool chan *conn) (*conn, error) {
 		return nil, ErrClosed
 	default:
 	}
+	var c *conn
 	select {
-	case c := <-pool:
-		if c != nil {
-			return c, nil
+	case c = <-pool:
+	default: // to ask ctx for its end may cost more than a look-up
+		select {
+		case c = <-pool:
+		case <-x.done:
+			return nil, ErrClosed
+		case <-ctx.Done():
+			return nil, ctx.Err()
 		}
-		c, err := openConn(x.path, true, readCacheKiB)
-		if err != nil {
-			pool <- nil
-			return nil, x.note(err)
-		}
-		return c, nil
-	case <-x.done:
-		return nil, ErrClosed
-	case <-ctx.Done():
-		return nil, ctx.Err()
 	}
+	if c != nil {
+		return c, nil
+	}
+	c, err := openConn(x.path, true, readCacheKiB)
+	if err != nil {
+		pool <- nil
+		return nil, x.note(err)
+	}
+	return c, nil
 }
 
 // reading runs f with a reader's connection.

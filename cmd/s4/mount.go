@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"github.com/s4-storage/s4/fusefs"
@@ -66,7 +67,7 @@ func (c *MountCmd) Run(ctx context.Context, a *app) error {
 	defer done()
 	o := volume.MountOptions{
 		Mountpoint: mountpoint, At: c.At, AllowOther: c.AllowOther, Options: c.Option, Report: report,
-		Ready: func() error { done(); return nil },
+		Ready: func() error { done(); roomForReaders(); return nil },
 	}
 	if url != "" {
 		if err := a.daemonize(&o, volume.LogFile(nil, mountpoint)); err != nil {
@@ -100,10 +101,17 @@ func (a *app) daemonize(o *volume.MountOptions, logFile string) error {
 	}
 	o.Ready = func() error {
 		defer log.Close()
+		roomForReaders()
 		return becomeDaemon(log)
 	}
 	return nil
 }
+
+// roomForReaders lets Go run more at once than there are processors. As many
+// threads and one more wait for the kernel's requests, and Go takes each of them
+// for a running one for up to 10 ms: when the first has a request, it finds no
+// room to go on in, and waits until Go looks after the others.
+func roomForReaders() { runtime.GOMAXPROCS(max(runtime.GOMAXPROCS(0), 2) + 2) }
 
 // looksLikeRepository tells a URL from a mountpoint.
 func looksLikeRepository(arg string) bool {

@@ -1,10 +1,10 @@
 package disk
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,41 +56,56 @@ const maxProbes = 1 << 20
 
 // lookup finds an object. It gives up after one turn, or after maxProbes.
 func (x *diskIndex) lookup(id [32]byte) (place, bool) {
-	start := binary.LittleEndian.Uint32(id[:4]) % x.buckets
-	for i, n := start, uint32(0); n < min(x.buckets, maxProbes); n++ {
-		b := x.data[indexHeaderSize+indexBucketSize*int(i):][:indexBucketSize]
-		p := place{binary.LittleEndian.Uint32(b[32:]), binary.LittleEndian.Uint32(b[36:])}
-		switch p.segment {
-		case bucketEmpty:
-			return place{}, false
-		case bucketTombstone:
-		default:
-			if bytes.Equal(b[:32], id[:]) {
-				return p, true
-			}
-		}
-		if i++; i == x.buckets {
-			i = 0
-		}
+	table := x.data[indexHeaderSize:]
+	first := indexBucketSize * int(x.first(id))
+	row := table[first:min(len(table), first+indexBucketSize*maxProbes)]
+	p, ok, done := probe(row, id)
+	if !done {
+		p, ok, _ = probe(table[:min(first, indexBucketSize*maxProbes-len(row))], id)
 	}
-	return place{}, false
+	return p, ok
 }
 
-// mapFile maps a whole file for reading. An empty file is an error.
-func mapFile(path string) ([]byte, error) {
+// first is the bucket where the search for an object begins.
+func (x *diskIndex) first(id [32]byte) uint32 {
+	return binary.LittleEndian.Uint32(id[:4]) % x.buckets
+}
+
+// probe looks for an object in a row of buckets, and tells whether the search is
+// done with that.
+func probe(row []byte, id [32]byte) (p place, ok, done bool) {
+	for ; len(row) >= indexBucketSize; row = row[indexBucketSize:] {
+		p := place{binary.LittleEndian.Uint32(row[32:]), binary.LittleEndian.Uint32(row[36:])}
+		switch p.segment {
+		case bucketEmpty:
+			return place{}, false, true
+		case bucketTombstone:
+		default:
+			if [32]byte(row) == id {
+				return p, true, true
+			}
+		}
+	}
+	return place{}, false, false
+}
+
+// mapFile opens a file and maps all of it for reading. An empty file is an
+// error.
+func mapFile(path string) (f *os.File, data []byte, err error) {
 	f, size, err := openRegular(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	defer f.Close()
 	if size == 0 || size != int64(int(size)) {
-		return nil, fmt.Errorf("map %s: %d bytes", path, size)
+		err = fmt.Errorf("%d bytes", size)
+	} else {
+		data, err = unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
 	}
-	data, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return nil, fmt.Errorf("map %s: %w", path, err)
+		f.Close()
+		return nil, nil, fmt.Errorf("map %s: %w", path, err)
 	}
-	return data, nil
+	return f, data, nil
 }
 
 // letGo takes mapped pages out of the process's memory. They come back when

@@ -48,10 +48,11 @@ func (l *ledger) supersede(segment uint32, size int64) {
 // load reads the file of transaction n, which must match its digest.
 func (l *ledger) load(dir string, n int64) error {
 	name := fmt.Sprint("hints.", n)
-	data, err := mapFile(filepath.Join(dir, name))
+	f, data, err := mapFile(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
+	f.Close() // the map stays
 	if fault := OnFault(func() { err = l.parse(dir, name, n, data) }); fault != nil {
 		err = fault
 	}

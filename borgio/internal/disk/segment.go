@@ -72,11 +72,16 @@ func parseEntry(b []byte) (entry, error) {
 // for most objects, little enough to waste.
 const firstRead = 64 << 10
 
+// moreThanPlain is by how much an object may be longer than what is in it: kinds
+// of encryption and compression, nonce and code, and what lz4 adds to 20 kB that it
+// cannot compress.
+const moreThanPlain = 128
+
 // readPut reads and checks the PUT of id at off. The result's data is the
 // object alone. sizeHint is about how long the object is; a large one is mapped
 // where it can be, and must be used within [OnFault].
 func readPut(r io.ReaderAt, off int64, id [32]byte, sizeHint int, pool *buffer.Pool) (*buffer.Buffer, error) {
-	first := putHeaderSize + min(max(sizeHint, 0), firstRead)
+	first := putHeaderSize + min(max(sizeHint, 0)+moreThanPlain, firstRead)
 	file, mappable := r.(*os.File)
 	if mappable = mappable && sizeHint > firstRead; mappable {
 		first = putHeaderSize

@@ -27,7 +27,8 @@ const noSegment = -1
 // view finds the objects of a repository as one transaction left them.
 type view struct {
 	transaction
-	mapped  []byte     // the index file, nil when everything was replayed
+	file    *os.File   // the index file, nil when everything was replayed
+	mapped  []byte     // its content; nil likewise
 	index   *diskIndex // over mapped; nil likewise
 	lookups atomic.Int64
 	checked bool // the index matched its digests, or has none, or is not used
@@ -65,7 +66,8 @@ func (v *view) lookup(id [32]byte) (p place, ok bool, err error) {
 func (v *view) close() {
 	if v.mapped != nil {
 		_ = unix.Munmap(v.mapped)
-		v.mapped, v.index = nil, nil
+		v.file.Close()
+		v.file, v.mapped, v.index = nil, nil, nil
 	}
 }
 
@@ -161,7 +163,7 @@ func openView(ctx context.Context, dir string, perDir int, tx transaction, check
 
 func (v *view) openIndex(dir string, check bool) error {
 	name := fmt.Sprint("index.", v.transaction.index)
-	data, err := mapFile(filepath.Join(dir, name))
+	f, data, err := mapFile(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
@@ -171,9 +173,10 @@ func (v *view) openIndex(dir string, check bool) error {
 	}
 	if err != nil {
 		_ = unix.Munmap(data)
+		f.Close()
 		return err
 	}
-	v.mapped, v.index = data, x
+	v.file, v.mapped, v.index = f, data, x
 	return nil
 }
 
