@@ -47,13 +47,15 @@ func (c *chunkCache) get(ctx context.Context, chunk Chunk) (*buffer.Buffer, erro
 		if buf != nil {
 			return buf, nil
 		}
-		if fresh && !c.fetchAtHand(e) {
-			c.start(e)
-		}
-		select {
-		case <-e.ready:
-		case <-ctx.Done():
-			return nil, ctx.Err()
+		if !fresh || !c.fetchAtHand(e) {
+			if fresh {
+				c.start(e)
+			}
+			select {
+			case <-e.ready:
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
 		}
 		if e.err != nil {
 			return nil, e.err

@@ -30,9 +30,9 @@ type Index struct {
 	path string
 	log  *slog.Logger
 
-	write chan *conn    // the one writer, while nobody uses it
-	read  chan *conn    // idle readers; nil where none was opened yet
-	news  chan *conn    // the connection that watches for commits of others
+	write *pool         // of the one writer
+	read  *pool         // of readers
+	news  *pool         // of the connection that watches for commits of others
 	done  chan struct{} // closed by Close
 
 	closeOnce sync.Once
@@ -60,7 +60,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*Index, error) {
 	}
 	x := &Index{
 		path: path, log: log,
-		write: make(chan *conn, 1), read: make(chan *conn, readers), news: make(chan *conn, 1),
+		read: newPool(readers), news: newPool(1),
 		done:   make(chan struct{}),
 		owners: map[uint64]owner{},
 	}
@@ -68,11 +68,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*Index, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open index %s: %w", path, err)
 	}
-	x.write <- w
-	for range readers {
-		x.read <- nil
-	}
-	x.news <- nil
+	x.write = newPool(1, w)
 	return x, nil
 }
 
@@ -80,15 +76,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*Index, error) {
 func (x *Index) Close() error {
 	x.closeOnce.Do(func() {
 		close(x.done)
-		var errs []error
-		for _, pool := range []chan *conn{x.write, x.read, x.news} {
-			for range cap(pool) {
-				if c := <-pool; c != nil {
-					errs = append(errs, c.close())
-				}
-			}
-		}
-		x.closeErr = errors.Join(errs...)
+		x.closeErr = errors.Join(x.write.close(), x.read.close(), x.news.close())
 	})
 	return x.closeErr
 }
@@ -261,31 +249,31 @@ func checkSchema(c *conn) error {
 	return err
 }
 
-// take gets a connection out of a pool; open makes it where there is none yet.
-func (x *Index) take(ctx context.Context, pool chan *conn) (*conn, error) {
+// take gets a connection out of a pool and opens it where it is not open yet.
+func (x *Index) take(ctx context.Context, from *pool) (*conn, error) {
 	select {
 	case <-x.done:
 		return nil, ErrClosed
 	default:
 	}
-	var c *conn
 	select {
-	case c = <-pool:
+	case <-from.free:
 	default: // to ask ctx for its end may cost more than a look-up
 		select {
-		case c = <-pool:
+		case <-from.free:
 		case <-x.done:
 			return nil, ErrClosed
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
+	c := from.get()
 	if c != nil {
 		return c, nil
 	}
 	c, err := openConn(x.path, true, readCacheKiB)
 	if err != nil {
-		pool <- nil
+		from.put(nil)
 		return nil, x.note(err)
 	}
 	return c, nil
@@ -297,7 +285,7 @@ func (x *Index) reading(ctx context.Context, f func(c *conn) error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { x.read <- c }()
+	defer x.read.put(c)
 	return x.note(f(c))
 }
 
@@ -317,7 +305,7 @@ func (x *Index) writing(ctx context.Context, f func(c *conn) error) error {
 	if err != nil {
 		return err
 	}
-	defer func() { x.write <- c }()
+	defer x.write.put(c)
 	if err := c.begin(ctx); err != nil {
 		return x.note(err)
 	}
@@ -336,7 +324,7 @@ func (x *Index) writing(ctx context.Context, f func(c *conn) error) error {
 func (x *Index) Relax(ctx context.Context) {
 	if c, err := x.take(ctx, x.write); err == nil {
 		x.hold(nil, nil)
-		x.write <- c
+		x.write.put(c)
 	}
 }
 
@@ -347,7 +335,7 @@ func (x *Index) DataVersion(ctx context.Context) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer func() { x.news <- c }()
+	defer x.news.put(c)
 	n, _, err := c.integer("PRAGMA data_version")
 	return n, x.note(err)
 }

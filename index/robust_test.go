@@ -237,22 +237,24 @@ func TestUnusableFile(t *testing.T) {
 		},
 		"newer": func(t *testing.T, path string) {
 			x := openAt(t, path, nil)
-			c := <-x.write
+			<-x.write.free
+			c := x.write.get()
 			if err := c.script("PRAGMA user_version = 999"); err != nil {
 				t.Fatal(err)
 			}
-			x.write <- c
+			x.write.put(c)
 			if err := x.Close(); err != nil {
 				t.Fatal(err)
 			}
 		},
 		"table missing": func(t *testing.T, path string) {
 			x := openAt(t, path, nil)
-			c := <-x.write
+			<-x.write.free
+			c := x.write.get()
 			if err := c.script("DROP TABLE version"); err != nil {
 				t.Fatal(err)
 			}
-			x.write <- c
+			x.write.put(c)
 			if err := x.Close(); err != nil {
 				t.Fatal(err)
 			}
