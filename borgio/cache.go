@@ -187,7 +187,7 @@ func (r *Repository) chunk(ctx context.Context, c Chunk) (*buffer.Buffer, error)
 func (r *Repository) chunkAtHand(c Chunk) (plain *buffer.Buffer, ok bool) {
 	quick, ok := r.store.(quickStore)
 	weight := int64(c.Size) + 4096
-	if !ok || c.Size > usualSize || !r.fetching.TryAcquire(weight) {
+	if !ok || !r.fetching.TryAcquire(weight) {
 		return nil, false
 	}
 	defer r.fetching.Release(weight)

@@ -32,9 +32,8 @@ func (l *limited) Err() error                  { return l.watch().Err() }
 // Value serves context.Cause, too.
 func (l *limited) Value(key any) any { return l.watch().Value(key) }
 
-// stop ends the context. Nothing may use it any more.
+// stop ends the context, for those as well who ask for its end only then.
 func (l *limited) stop() {
-	if l.cancel != nil {
-		l.cancel()
-	}
+	l.watched.Do(func() { l.inner, l.cancel = context.WithCancel(context.Background()) })
+	l.cancel()
 }
