@@ -178,7 +178,7 @@ func TestBtrfsEverything(t *testing.T) {
 		if e.Mode != st.Mode || e.UID != st.Uid || e.GID != st.Gid || rel != "nested" && (e.Mtime != st.Mtim.Nano() || e.Ctime != st.Ctim.Nano()) {
 			t.Errorf("%q: %+v, on disk %+v", rel, e, st)
 		}
-		if !d.IsDir() && uint64(e.Nlink) != uint64(st.Nlink) || d.Type()&fs.ModeDevice != 0 && e.Rdev != st.Rdev {
+		if !d.IsDir() && e.Nlink != uint32(st.Nlink) || d.Type()&fs.ModeDevice != 0 && e.Rdev != st.Rdev {
 			t.Errorf("%q: %d links, device %x; on disk %d, %x", rel, e.Nlink, e.Rdev, st.Nlink, st.Rdev)
 		}
 		if target, err := os.Readlink(path); err == nil && target != e.Target {
