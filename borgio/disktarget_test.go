@@ -42,7 +42,7 @@ const segmentMost = 64 << 20
 // newDiskTarget reads which objects there are.
 func newDiskTarget(dir string, repo *Repository) (*diskTarget, error) {
 	t := &diskTarget{dir: dir, repo: repo, ids: map[ID]uint32{}}
-	for n := 0; n < 100_000; n++ {
+	for n := range 100_000 {
 		b, err := os.ReadFile(t.path(n))
 		if errors.Is(err, fs.ErrNotExist) {
 			if n > t.next+1000 {

@@ -1,5 +1,5 @@
-// Package borgio reads BorgBackup 1.x repositories natively: in a local
-// directory without borg or Python, and on another host through the "borg
+// Package borgio reads and writes BorgBackup 1.x repositories natively: in a
+// local directory without borg or Python, and on another host through the "borg
 // serve" that is there.
 //
 // # Words
@@ -18,6 +18,11 @@
 // of an item stream that archives have in common as long as nothing in it
 // changes.
 //
+// A transaction adds to a repository: objects, archives, and last the manifest
+// that names them. What it writes to is its target, which holds the repository's
+// lock. The outline of an archive that was written here tells its sections, so
+// that a further archive takes over those in which nothing changed.
+//
 // # Format
 //
 // How a local repository stores objects is told in internal/disk, and how "borg
@@ -35,8 +40,8 @@
 //
 // # Invariants
 //
-//   - Nothing is ever written to a repository, and reading blocks no writer: a
-//     local one is read without a lock. On a remote one the server's shared
+//   - Reading writes nothing to a repository, and blocks no writer: a local one
+//     is read without a lock. On a remote one the server's shared
 //     lock is held only for the moment in which the manifest and the index are
 //     read, well below the second that borg waits; all else is read without it.
 //     A reader that misses because a writer compacted looks anew and tries
@@ -50,6 +55,12 @@
 //   - An authentic manifest that is older than one met before is served, with a
 //     warning: see Options.Remember.
 //   - Lengths are checked against bounds before memory is taken for them.
+//   - No counter block of the encryption is used twice, whatever crashes:
+//     blocks are reserved, in the repository and on this machine, before use.
+//   - A manifest is written after all that it names, is authenticated, is newer
+//     than the one before, and keeps what this package does not know of that one.
+//   - The same content is cut into the same chunks and has the same ids as with
+//     borg, and is stored once.
 //   - No call waits for a remote without end: see Options.Timeout.
 //   - Names and paths are raw bytes in strings, never normalised.
 package borgio

@@ -133,14 +133,11 @@ func appendXattrs(b []byte, xattrs []Xattr) []byte {
 // lists each directory sorted by bytes, before what is in it: a directory's
 // content follows it at once. The root "." is first.
 func ComparePaths(a, b string) int {
-	if a == "." || b == "." {
-		switch {
-		case a == b:
-			return 0
-		case a == ".":
-			return -1
-		}
-		return 1
+	if a == "." {
+		a = ""
+	}
+	if b == "." {
+		b = ""
 	}
 	n := min(len(a), len(b))
 	for i := range n {

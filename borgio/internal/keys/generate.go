@@ -136,7 +136,7 @@ func WriteFile(env Environ, id [32]byte, text, host, path string) (string, error
 	if err != nil {
 		return "", fmt.Errorf("write key file: %w", err)
 	}
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }() // the key is safe under another name, or nowhere
 	name := target
 	for i := 2; ; i++ {
 		err := os.Link(tmp, name) // which replaces nothing
