@@ -50,6 +50,9 @@ type Transaction struct {
 	items  *chunker.Hash // that cuts an item which is too large for one object
 	memory *semaphore.Weighted
 
+	bases    map[ID]struct{} // archives that were there before,
+	sections *sectionCache   // and of their items
+
 	targeting sync.Mutex // held while target is in use, which is for one goroutine at a time
 	target    target
 	listed    bool // loadIDs was called
@@ -63,8 +66,6 @@ type Transaction struct {
 	chunkers []*chunker.Chunker // idle
 	scratch  [][]byte           // idle, for small objects
 	draft    *manifestDraft     // of the manifest
-	sections *sectionCache      // of archives that were there before
-	bases    map[ID]struct{}    // their ids
 }
 
 // pending is an object that somebody is about to store.
