@@ -28,10 +28,10 @@ type Writer struct {
 	ledger *ledger
 
 	out   segmentWriter
-	first int64              // the first segment that is this transaction's
-	added map[[32]byte]place // by this transaction
-	err   error              // why nothing can be put or committed any more
-	done  bool               // the lock is given back
+	first int64  // the first segment that is this transaction's
+	added *table // by this transaction
+	err   error  // why nothing can be put or committed any more
+	done  bool   // the lock is given back
 }
 
 // Begin takes the exclusive lock, removes what a writer that died left behind,
@@ -44,7 +44,7 @@ func (s *Repository) Begin(ctx context.Context, wait time.Duration, environ func
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{repo: s, lock: l, added: map[[32]byte]place{}, ledger: newLedger()}
+	w := &Writer{repo: s, lock: l, ledger: newLedger()}
 	if err := w.open(ctx); err != nil {
 		return nil, errors.Join(err, w.finish())
 	}
@@ -80,6 +80,10 @@ func (w *Writer) open(ctx context.Context) error {
 	if w.view.damaged != noSegment {
 		return &ObjectError{"segment", fmt.Errorf("segment %d is damaged: borg check has to repair it", w.view.damaged)}
 	}
+	if w.added, err = newTable(bucketsFor(0)); err != nil {
+		return err
+	}
+	w.added.clear()
 	w.first = tx.committed + 1
 	w.out = segmentWriter{
 		dir: s.dir, perDir: conf.segmentsPerDir, limit: w.limits.segment, mode: st.Mode().Perm(),
@@ -114,7 +118,10 @@ func (w *Writer) removeSegments(ctx context.Context) error {
 
 // find looks an object up in this transaction and in what was before.
 func (w *Writer) find(id [32]byte) (p place, ok bool, err error) {
-	if p, ok := w.added[id]; ok {
+	if w.done {
+		return p, false, fault.ErrClosed
+	}
+	if p, ok := w.added.lookup(id); ok {
 		return p, true, nil
 	}
 	return w.view.lookup(id)
@@ -166,6 +173,9 @@ func (w *Writer) Get(ctx context.Context, id [32]byte, sizeHint int) (*buffer.Bu
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if w.done {
+		return nil, fault.ErrClosed
+	}
 	p, ok, err := w.view.lookup(id)
 	if err != nil {
 		return nil, &ObjectError{"lookup", err}
@@ -206,6 +216,9 @@ func (w *Writer) put(id [32]byte, data []byte) error {
 	if err == nil && exists {
 		err = w.supersede(old, id)
 	}
+	if err == nil {
+		err = w.added.grow()
+	}
 	if err != nil {
 		return err
 	}
@@ -214,7 +227,7 @@ func (w *Writer) put(id [32]byte, data []byte) error {
 		return err
 	}
 	w.ledger.put(p.segment, size)
-	w.added[id] = p
+	w.added.set(id, p)
 	return nil
 }
 
@@ -358,6 +371,7 @@ func (w *Writer) finish() error {
 	if w.view != nil {
 		w.view.close()
 	}
+	w.added.free()
 	w.ledger.close()
 	return w.lock.Release()
 }

@@ -63,7 +63,7 @@ func nodeNumber() (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	ioctl := func(request uintptr, arg unsafe.Pointer) error {
 		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), request, uintptr(arg)); errno != 0 {
 			return errno

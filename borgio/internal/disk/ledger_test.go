@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"maps"
-	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -44,7 +43,11 @@ func FuzzSetKey(f *testing.F) {
 	f.Add([]byte(""), "k")
 	f.Fuzz(func(t *testing.T, data []byte, key string) {
 		before, err := parseINI(bufio.NewScanner(bytes.NewReader(data)))
-		if err != nil || len(before) == 0 || strings.ContainsAny(string(data), "\r\v\f\x85\xa0") || key == "" || strings.Trim(key, "abcdefghijklmnopqrstuvwxyz\n") != "" || strings.Contains("\n"+key+"\n", "\n\n") {
+		strange := func(r rune) bool { return r > '~' || r < ' ' && r != '\n' && r != '\t' }
+		if err != nil || len(before) == 0 || bytes.ContainsFunc(data, strange) {
+			return // what Borg never writes
+		}
+		if strings.Trim(key, "abcdefghijklmnopqrstuvwxyz\n") != "" || strings.Contains("\n"+key+"\n", "\n\n") {
 			return
 		}
 		after, err := parseINI(bufio.NewScanner(bytes.NewReader(setKey(data, key))))
@@ -56,43 +59,4 @@ func FuzzSetKey(f *testing.F) {
 			t.Errorf("%q became %q", before, after)
 		}
 	})
-}
-
-// TestTable compares with a map, through growth and tombstones.
-func TestTable(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 1))
-	table, err := newTable(bucketsFor(600))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer table.free()
-	table.clear()
-	want := map[[32]byte]place{}
-	for range 5000 {
-		var id [32]byte
-		id[0], id[1], id[9] = byte(random.IntN(3)), byte(random.IntN(100)), byte(random.IntN(3)) // they collide
-		if random.IntN(3) == 0 {
-			table.remove(id)
-			delete(want, id)
-		} else {
-			p := place{random.Uint32N(1000), random.Uint32()}
-			table.set(id, p)
-			want[id] = p
-		}
-	}
-	table.finish()
-	x, err := parseIndex(table.data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[[32]byte]place{}
-	x.each(func(id [32]byte, p place) { got[id] = p })
-	if !maps.Equal(got, want) || x.entries() != len(want) {
-		t.Errorf("%d entries, want %d", len(got), len(want))
-	}
-	for id, p := range want {
-		if q, ok := x.lookup(id); !ok || p != q {
-			t.Fatalf("%x is at %v, want %v", id, q, p)
-		}
-	}
 }
