@@ -42,7 +42,7 @@ func hostID(ctx context.Context, environ func(string) (string, bool)) (string, e
 type (
 	interfaceRequest struct {
 		name [unix.IFNAMSIZ]byte
-		data [24]byte
+		data [unsafe.Sizeof(unix.Ifreq{}) - unix.IFNAMSIZ]byte
 	}
 	interfaceList struct {
 		bytes int32
