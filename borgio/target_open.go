@@ -1,16 +1,16 @@
 package borgio
 
-import (
-	"context"
-	"fmt"
-)
+import "context"
 
 // openTarget takes the lock of the repository.
-func (r *Repository) openTarget(context.Context, WriteOptions) (target, error) {
-	return nil, fmt.Errorf("%w: it cannot be written to yet", ErrUnsupported)
+func (r *Repository) openTarget(ctx context.Context, o WriteOptions) (target, error) {
+	if r.loc.IsRemote() {
+		return r.beginRemote(ctx, o.LockWait)
+	}
+	return r.beginLocal(ctx, o.LockWait)
 }
 
 // createStore makes an empty repository and holds its lock.
-func createStore(context.Context, Location, CreateOptions) (target, ID, error) {
-	return nil, ID{}, fmt.Errorf("%w: it cannot be created yet", ErrUnsupported)
+func createStore(ctx context.Context, loc Location, o CreateOptions) (target, ID, error) {
+	return createTarget(ctx, loc, o.Options, creation{makeParents: o.Parents})
 }
