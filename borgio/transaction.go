@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -49,6 +50,7 @@ type Transaction struct {
 	hash   *chunker.Hash // that cuts files
 	items  *chunker.Hash // that cuts an item which is too large for one object
 	memory *semaphore.Weighted
+	added  atomic.Int64 // bytes of objects that were new
 
 	bases    map[ID]struct{} // archives that were there before,
 	sections *sectionCache   // and of their items
@@ -177,6 +179,10 @@ func (t *Transaction) Manifest() *Manifest {
 	m.Archives = slices.Clone(m.Archives)
 	return &m
 }
+
+// Added is how many bytes were stored so far that the repository had not: objects
+// as they are stored, without what segments need around them.
+func (t *Transaction) Added() int64 { return t.added.Load() }
 
 // addArchive names an archive in the manifest to be.
 func (t *Transaction) addArchive(ref ArchiveRef) error {

@@ -69,7 +69,11 @@ func (t *Transaction) storeNew(ctx context.Context, id ID, plain []byte) (uint32
 	if there, stored, err := t.lookUp(ctx, id); there || err != nil {
 		return stored, err
 	}
-	return t.put(ctx, id, plain)
+	stored, err := t.put(ctx, id, plain)
+	if err == nil {
+		t.added.Add(int64(stored))
+	}
+	return stored, err
 }
 
 // lookUp asks the target for an object. A remote knows only after it was made to

@@ -9,12 +9,11 @@ import (
 	"io/fs"
 	"iter"
 	"log/slog"
-	"os/user"
-	"strconv"
 	"sync/atomic"
 
 	"github.com/cespare/xxhash/v2"
 
+	"github.com/s4-storage/s4/internal/owner"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -32,7 +31,6 @@ import (
 func (s *BtrfsSource) Scan(ctx context.Context, info snapshot.Info, known []snapshot.Section) snapshot.Scanner {
 	scan := &btrfsScanner{
 		source: s, info: info, known: make(map[[32]byte]bool, len(known)), at: -1,
-		names: ownerNames{users: map[uint32]string{}, groups: map[uint32]string{}},
 		links: map[uint64]*linkGroup{}, log: s.log.With("snapshot", info.Handle),
 	}
 	for _, k := range known {
@@ -55,7 +53,7 @@ type btrfsScanner struct {
 	next   func() (worktree.Live, error, bool)
 	stop   func()
 	known  map[[32]byte]bool
-	names  ownerNames
+	names  owner.Names
 	links  map[uint64]*linkGroup // that are not complete, by inode
 	eager  atomic.Bool           // attributes are read while directories are listed
 
@@ -171,7 +169,7 @@ func (s *btrfsScanner) stillThere() error {
 // take adds an entry to the section.
 func (s *btrfsScanner) take(l *worktree.Live) {
 	it := scanned{Live: *l}
-	it.User, it.Group = s.names.user(l.UID), s.names.group(l.GID)
+	it.User, it.Group = s.names.User(l.UID), s.names.Group(l.GID)
 	if l.Nlink > 1 {
 		g := s.links[l.Ino]
 		if g == nil {
@@ -277,37 +275,4 @@ func (s *btrfsScanner) Close() {
 		s.stop()
 		s.root.Close()
 	}
-}
-
-// ownerNames remembers what users and groups are called here.
-type ownerNames struct{ users, groups map[uint32]string }
-
-func (n *ownerNames) user(id uint32) string {
-	return named(n.users, id, func(id string) (string, error) {
-		u, err := user.LookupId(id)
-		if err != nil {
-			return "", err
-		}
-		return u.Username, nil
-	})
-}
-
-func (n *ownerNames) group(id uint32) string {
-	return named(n.groups, id, func(id string) (string, error) {
-		g, err := user.LookupGroupId(id)
-		if err != nil {
-			return "", err
-		}
-		return g.Name, nil
-	})
-}
-
-// named asks once; who has no name is called "".
-func named(known map[uint32]string, id uint32, ask func(id string) (string, error)) string {
-	name, ok := known[id]
-	if !ok {
-		name, _ = ask(strconv.FormatUint(uint64(id), 10)) // nobody's
-		known[id] = name
-	}
-	return name
 }

@@ -9,9 +9,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/borgio"
-	"github.com/s4-storage/s4/internal/borgcmd"
 	"github.com/s4-storage/s4/internal/hint"
-	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -41,10 +39,8 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 		}
 	}
 	o.Report.note("Creating repository %s (encryption: %s)", loc, remote.Encryption)
-	_, err = v.access.Borg("").Run(ctx, borgcmd.Events{}, "init",
-		"--encryption="+remote.Encryption, "--make-parent-dirs", loc.String())
-	if err != nil {
-		return nil, fmt.Errorf("create repository %s: %w", loc, reach.ExplainBorg(err, loc))
+	if err := v.access.Create(ctx, loc, remote.Encryption); err != nil {
+		return nil, err
 	}
 	result.Created = true
 	opened, err := v.access.Open(ctx, loc)

@@ -2,26 +2,18 @@ package volume
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/history"
-	"github.com/s4-storage/s4/internal/borgcmd"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
-	"github.com/s4-storage/s4/worktree"
 )
 
-// lockWait is how long a push waits for the repository's lock, in seconds.
-const lockWait = "60"
+// lockWait is how long a push waits for the repository's lock.
+const lockWait = time.Minute
 
 // PushOptions choose how to push.
 type PushOptions struct {
@@ -65,9 +57,9 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		return nil, err
 	}
 	result.URL = repo.Location.String()
-	leftovers, err := v.checkpoints(ctx, repo)
+	before, err := repo.Manifest(ctx)
 	if err != nil {
-		return nil, errors.Join(err, repo.Close())
+		return nil, errors.Join(reach.Explain(err, repo.Location), repo.Close())
 	}
 	known, err := v.meet(repo, remote, o.Force)
 	if err != nil {
@@ -101,12 +93,11 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		known.LastPush = time.Now().UTC()
 		return result, errors.Join(v.drop(view), v.state.save())
 	}
-	if err := v.createArchive(ctx, repo, held, view, o, result); err != nil {
+	a := archiving{v: v, past: past, repo: repo, before: before, held: held, view: view, o: o, result: result}
+	if err := a.run(ctx); err != nil {
 		return nil, errors.Join(err, v.drop(view))
 	}
-	err = v.settlePush(ctx, past, known, held, result, o.Report)
-	v.deleteArchives(ctx, repo, leftovers)
-	return result, err
+	return result, v.settlePush(ctx, past, known, held, result, o.Report)
 }
 
 // current tells whether the remote has all that is in the view, and as what.
@@ -152,97 +143,6 @@ func (v *Volume) mayPush(known *repositoryState, held []snapshot.Info, remote Re
 			"bring them here first with: s4 pull "+remote.Name+" (or push over them with --force)")
 	}
 	return nil
-}
-
-// createArchive runs borg create over the view.
-func (v *Volume) createArchive(ctx context.Context, repo *repository, held []snapshot.Info, view *View, o PushOptions, result *PushResult) error {
-	info := v.newSnapshot(o.Message, held, o.Report)
-	if view.Snapshot != nil {
-		info = *view.Snapshot
-	}
-	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), info.Time.Format(snapshot.DirFormat), info.ID[:min(8, len(info.ID))])
-	comment := history.FormatComment(info.Message, v.ID(), info.ID, info.Parent)
-	info.Source, info.Handle, info.Name = history.BorgSourceID(repo.ID().String()), "", name
-
-	total, err := v.measure(ctx, view, o.Report)
-	if err != nil {
-		return err
-	}
-	var last borgcmd.Progress
-	events := borgcmd.Events{
-		Progress: func(p borgcmd.Progress) {
-			last = p
-			o.Report.progress(Progress{Verb: "pushing", Files: p.Files, TotalFiles: total.TotalFiles,
-				Bytes: p.Original, TotalBytes: total.TotalBytes, Path: p.Path})
-		},
-		Warning: func(text string) {
-			if strings.Contains(text, "[Errno 2]") { // went away while we looked: not in this snapshot
-				o.Report.warn("%s (it vanished while the volume was pushed)", text)
-				return
-			}
-			if !strings.Contains(text, "changed while we backed it up") {
-				result.Unread = append(result.Unread, text)
-			}
-			o.Report.warn("%s", text)
-		},
-	}
-	// {} are placeholders to borg.
-	comment = strings.NewReplacer("{", "{{", "}", "}}").Replace(comment)
-	args := []string{
-		"create", "--json", "--progress",
-		"--lock-wait", lockWait,
-		"--compression", v.compression(o.Remote),
-		"--timestamp", info.Time.Format("2006-01-02T15:04:05"),
-		"--comment", comment,
-		"--exclude", "sh:**/" + tempPattern,
-	}
-	for _, p := range privateNames {
-		args = append(args, "--exclude", "pp:"+p)
-	}
-	stdout, err := v.access.Borg(view.Root).Run(ctx, events, append(args, repo.Location.String()+"::"+name, ".")...)
-	if err != nil {
-		return reach.ExplainBorg(err, repo.Location)
-	}
-	var created struct {
-		Archive struct {
-			ID    string `json:"id"`
-			Stats struct {
-				Files int64 `json:"nfiles"`
-				Size  int64 `json:"original_size"`
-				Added int64 `json:"deduplicated_size"`
-			} `json:"stats"`
-		} `json:"archive"`
-	}
-	if err := json.Unmarshal(stdout, &created); err != nil || created.Archive.ID == "" {
-		return fmt.Errorf("borg create gave no report: %w", errors.Join(err, fs.ErrInvalid))
-	}
-	info.Handle = created.Archive.ID
-	result.Snapshot = info
-	stats := created.Archive.Stats
-	result.Files, result.Size, result.Added = stats.Files, stats.Size, stats.Added
-	o.Report.progress(Progress{Verb: "pushing", Files: max(last.Files, stats.Files), TotalFiles: total.TotalFiles,
-		Bytes: stats.Size, TotalBytes: total.TotalBytes, Done: true})
-	return nil
-}
-
-// measure finds out how much there is to push, where somebody watches.
-func (v *Volume) measure(ctx context.Context, view *View, report Reporter) (Progress, error) {
-	var total Progress
-	if report.Progress == nil {
-		return total, nil
-	}
-	root, err := worktree.Open(view.Root)
-	if err != nil {
-		return total, fmt.Errorf("open volume: %w", err)
-	}
-	defer root.Close()
-	for live, err := range root.Walk(ctx, worktree.Options{Exclude: private}) {
-		if err == nil && live.Mode&unix.S_IFMT == unix.S_IFREG {
-			total.TotalFiles++
-			total.TotalBytes += live.Size
-		}
-	}
-	return total, ctx.Err()
 }
 
 // pushTime is the time of a new archive, to the second: now, but always after
@@ -307,32 +207,6 @@ func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositorySt
 		return &UnreadError{Count: len(result.Unread)}
 	}
 	return nil
-}
-
-// checkpoints names what interrupted pushes of this volume left in repo.
-func (v *Volume) checkpoints(ctx context.Context, repo *repository) ([]string, error) {
-	manifest, err := repo.Manifest(ctx)
-	if err != nil {
-		return nil, reach.Explain(err, repo.Location)
-	}
-	var names []string
-	for _, a := range manifest.Archives {
-		if borgio.IsCheckpoint(a.Name) && strings.HasPrefix(a.Name, archivePrefix(v.Name())+"-") {
-			names = append(names, a.Name)
-		}
-	}
-	return names, nil
-}
-
-// deleteArchives deletes archives whose data a newer one has taken over.
-func (v *Volume) deleteArchives(ctx context.Context, repo *repository, names []string) {
-	if len(names) == 0 {
-		return
-	}
-	args := append([]string{"delete", "--lock-wait", lockWait, repo.Location.String()}, names...)
-	if _, err := v.access.Borg("").Run(ctx, borgcmd.Events{}, args...); err != nil {
-		v.log.Warn("remove what an interrupted push left", "error", err)
-	}
 }
 
 // UnreadError says that a push went through without some paths.

@@ -17,8 +17,9 @@ import (
 	"github.com/s4-storage/s4/worktree"
 )
 
-// tempPattern are the files that a killed pull leaves; worktree removes them.
-const tempPattern = ".s4-tmp-*"
+// tempPrefix begins the names of files that a killed pull leaves; worktree
+// removes them.
+const tempPrefix = ".s4-tmp-"
 
 // tree is one snapshot as package worktree wants it.
 type tree struct {

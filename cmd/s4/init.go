@@ -40,6 +40,10 @@ func (c *InitCmd) Run(ctx context.Context, a *app) error {
 	} else if !filepath.IsAbs(dir) {
 		dir = filepath.Join(a.here(), dir)
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return err
+	}
 	if c.wanted() {
 		if err := c.convert(ctx, a, dir, c.Yes); err != nil {
 			return err

@@ -157,6 +157,12 @@ func parseEntry(line string) (e entry, err error) {
 // ToText gives the text form of what the kernel keeps, with numbers as
 // qualifiers; "" for nil.
 func ToText(xattr []byte) (string, error) {
+	return ToNamedText(xattr, func(bool, uint32) string { return "" })
+}
+
+// ToNamedText is [ToText] with names as qualifiers, where name gives one for a
+// user's or a group's number.
+func ToNamedText(xattr []byte, name func(group bool, id uint32) string) (string, error) {
 	if len(xattr) == 0 {
 		return "", nil
 	}
@@ -166,15 +172,15 @@ func ToText(xattr []byte) (string, error) {
 	var sb strings.Builder
 	for b := xattr[4:]; len(b) > 0; b = b[8:] {
 		tag, perm, id := binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint16(b[2:]), binary.LittleEndian.Uint32(b[4:])
-		name, ok := map[uint16]string{
+		kind, ok := map[uint16]string{
 			tagUserObj: "user", tagUser: "user", tagGroupObj: "group", tagGroup: "group", tagMask: "mask", tagOther: "other",
 		}[tag]
 		if !ok || perm > 7 {
 			return "", ErrSyntax
 		}
-		sb.WriteString(name + ":")
+		sb.WriteString(kind + ":")
 		if tag == tagUser || tag == tagGroup {
-			fmt.Fprint(&sb, id)
+			sb.WriteString(cmp.Or(name(tag == tagGroup, id), strconv.FormatUint(uint64(id), 10)))
 		}
 		sb.WriteByte(':')
 		for i, c := range []byte("rwx") {

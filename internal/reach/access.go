@@ -12,13 +12,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 
 	"github.com/s4-storage/s4/borgio"
-	"github.com/s4-storage/s4/internal/borgcmd"
 	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/xdg"
@@ -141,28 +139,6 @@ func (a *Access) NewPassphrase(ctx context.Context, loc borgio.Location) error {
 	return err
 }
 
-// Borg is a runner of the borg program that finds passphrases as we do and
-// never asks.
-func (a *Access) Borg(dir string) *borgcmd.Runner {
-	env := slices.DeleteFunc(os.Environ(), func(kv string) bool {
-		return strings.HasPrefix(kv, "BORG_PASSPHRASE_FD=")
-	})
-	env = append(env,
-		// s4 knows a repository by its id and checks that itself.
-		"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
-		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes",
-		"BORG_DISPLAY_PASSPHRASE=no")
-	r := &borgcmd.Runner{Dir: dir, Env: env, Logger: a.Log()}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.passphrase != nil {
-		r.Passphrase = []byte(*a.passphrase)
-	} else if command, ok := a.Global.Get(KeyPassCommand); ok && !borgio.HasPassphraseEnv(nil) {
-		r.Env = append(r.Env, "BORG_PASSCOMMAND="+command)
-	}
-	return r
-}
-
 // ParseLocation reads a repository's URL. Where it names no port,
 // S4_REMOTE_PORT does. Errors wrap snapshot.ErrUsage.
 func ParseLocation(url string) (borgio.Location, error) {
@@ -178,18 +154,29 @@ func ParseLocation(url string) (borgio.Location, error) {
 	return loc, nil
 }
 
-// Open opens the repository at loc for reading.
+// Open opens the repository at loc.
 func (a *Access) Open(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
 	loc.Archive = ""
-	r, err := borgio.Open(ctx, loc, borgio.Options{
+	r, err := borgio.Open(ctx, loc, a.options(loc))
+	return r, Explain(err, loc)
+}
+
+func (a *Access) options(loc borgio.Location) borgio.Options {
+	return borgio.Options{
 		Environ: a.environ,
 		Passphrase: func(ctx context.Context) (string, error) {
 			return a.ask(ctx, fmt.Sprintf("Passphrase for %s: ", loc))
 		},
 		Remember: a.remember,
 		Logger:   a.Log(),
-	})
-	return r, Explain(err, loc)
+	}
+}
+
+// Create makes an empty repository at loc, with the directories above it. mode is
+// one of borg's names for an encryption.
+func (a *Access) Create(ctx context.Context, loc borgio.Location, mode string) error {
+	_, err := borgio.Create(ctx, loc, mode, borgio.CreateOptions{Options: a.options(loc), Parents: true})
+	return Explain(err, loc)
 }
 
 // kindError is an error that is also of a kind, which its text need not say.
@@ -225,6 +212,8 @@ func Explain(err error, loc borgio.Location) error {
 		return kind(snapshot.ErrKey, "bring a copy of the key with: borg key import "+place+" FILE")
 	case errors.Is(err, borgio.ErrKeyKind):
 		return kind(snapshot.ErrKey, "s4 reads what borg 1.1 to 1.4 write; this key is of a later one")
+	case errors.Is(err, borgio.ErrNoSpace), errors.Is(err, borgio.ErrQuota):
+		return hint.With(err, "make room at the remote (borg prune, borg compact) and push again; nothing was lost")
 	case errors.Is(err, borgio.ErrIntegrity):
 		return kind(snapshot.ErrDamaged, "look at the repository with: borg check "+place)
 	case errors.Is(err, fs.ErrPermission):
@@ -242,35 +231,4 @@ func sshTarget(loc borgio.Location) string {
 		target = fmt.Sprintf("-p %d %s", loc.Port, target)
 	}
 	return target
-}
-
-// ExplainBorg does for a failed run of borg what Explain does for borgio.
-func ExplainBorg(err error, loc borgio.Location) error {
-	if errors.Is(err, borgcmd.ErrMissing) {
-		return hint.With(err, "install BorgBackup 1.2 or later (package borgbackup); s4 writes archives with it")
-	}
-	failure, ok := errors.AsType[*borgcmd.Error](err)
-	if !ok {
-		return err
-	}
-	as := func(kind error) error { return Explain(&kindError{err, kind}, loc) }
-	switch failure.ID {
-	case "LockTimeout", "LockFailed", "LockError", "LockErrorT":
-		return as(borgio.ErrLocked)
-	case "ConnectionClosed", "ConnectionClosedWithHint":
-		return as(borgio.ErrUnreachable)
-	case "PassphraseWrong", "PasscommandFailure":
-		return as(borgio.ErrPassphrase)
-	case "KeyfileNotFoundError", "RepoKeyNotFoundError":
-		return as(borgio.ErrKeyMissing)
-	case "KeyfileMismatchError":
-		return as(borgio.ErrKeyMismatch)
-	case "KeyfileInvalidError":
-		return as(borgio.ErrKeyDamaged)
-	case "Repository.InsufficientFreeSpaceError", "Repository.StorageQuotaExceeded":
-		return hint.With(err, "make room at the remote (s4 prune, borg compact) and push again; nothing was lost")
-	case "IntegrityError", "Repository.CheckNeeded":
-		return as(borgio.ErrIntegrity)
-	}
-	return err
 }

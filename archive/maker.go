@@ -1,0 +1,260 @@
+package archive
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"runtime"
+
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/internal/owner"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// Maker makes one archive of a tree.
+type Maker struct {
+	Tx      *borgio.Transaction
+	Root    *worktree.Root
+	Exclude func(path string, dir bool) bool
+	// Moving says that the files may change while they are read.
+	Moving bool
+	// Left is told what is left out, and what has changed while it was read;
+	// may be nil. Both are called by one goroutine at a time.
+	Left     func(path string, err error)
+	Progress func(p Progress) // may be nil
+
+	names    owner.Names
+	progress Progress
+}
+
+// Progress is how far a Maker has come.
+type Progress struct {
+	Files, Bytes int64 // regular files done, and what is in them
+	Path         string
+}
+
+// Result is an archive that was made.
+type Result struct {
+	Ref     borgio.ArchiveRef
+	Outline *borgio.Outline
+}
+
+// ErrChanging says that a file was written to while it was read: what is in the
+// archive may be neither the old nor the new.
+var ErrChanging = errors.New("changed while it was read")
+
+// Changed is a path that is not as it is in the base.
+type Changed struct {
+	Path string
+	Live *worktree.Live // what is there; nil: nothing
+	// From is the base's path of a regular file that had this content, but for
+	// Extents; "" where all of it is to be read.
+	From    string
+	Extents []borgio.Extent
+}
+
+// All makes an archive of the whole tree. With a base it does not read regular
+// files that have the size and the times which they have there.
+func (m *Maker) All(ctx context.Context, base *borgio.Outline, info borgio.ArchiveInfo) (Result, error) {
+	w := m.Tx.NewArchive(info)
+	for c, err := range m.items(ctx, m.whole(ctx, base), base) {
+		if err == nil && c.Item != nil {
+			err = w.Add(ctx, c.Item)
+		}
+		if err != nil {
+			return Result{}, err
+		}
+	}
+	ref, outline, err := w.Finish(ctx)
+	return Result{ref, outline}, err
+}
+
+// Update makes an archive that is the base's but for what has changed, which
+// comes in the order of [borgio.ComparePaths], each path once.
+func (m *Maker) Update(ctx context.Context, base *borgio.Outline, changed iter.Seq2[Changed, error], info borgio.ArchiveInfo) (Result, error) {
+	ref, outline, err := m.Tx.UpdateArchive(ctx, base, m.items(ctx, changed, base), info)
+	return Result{ref, outline}, err
+}
+
+// whole tells of every path in the tree.
+func (m *Maker) whole(ctx context.Context, base *borgio.Outline) iter.Seq2[Changed, error] {
+	return func(yield func(Changed, error) bool) {
+		o := worktree.Options{Exclude: m.Exclude, Attributes: func() bool { return true }}
+		for l, err := range m.Root.Walk(ctx, o) {
+			if err != nil {
+				if ctx.Err() != nil {
+					yield(Changed{}, ctx.Err())
+					return
+				}
+				m.left(l.Path, err)
+				continue
+			}
+			if isSocket(l.Mode) {
+				continue
+			}
+			c := Changed{Path: itemPath(l.Path), Live: &l}
+			if base != nil && isRegular(l.Mode) && l.Size > 0 {
+				it, err := m.Tx.BaseItem(ctx, base, l.Path)
+				switch {
+				case errors.Is(err, fs.ErrNotExist):
+				case err != nil:
+					yield(c, err)
+					return
+				case isRegular(it.Mode) && it.HasCtime && it.Ctime == l.Ctime && it.Mtime == l.Mtime:
+					c.From = l.Path
+				}
+			}
+			if !yield(c, nil) {
+				return
+			}
+		}
+	}
+}
+
+func (m *Maker) left(path string, err error) {
+	if m.Left != nil {
+		m.Left(path, err)
+	}
+}
+
+// job is a path on its way to become an item.
+type job struct {
+	Changed
+	item *borgio.Item
+	err  error
+	done chan struct{} // closed when item or err is set; nil when it is at once
+}
+
+// inode names a file on this host.
+type inode struct{ dev, ino uint64 }
+
+// ahead is how many paths are looked at before the first of them is needed.
+const ahead = 256
+
+// items makes items of what has changed, several at once, in order.
+func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], base *borgio.Outline) iter.Seq2[borgio.Change, error] {
+	return func(yield func(borgio.Change, error) bool) {
+		ctx, cancel := context.WithCancel(ctx)
+		work := make(chan *job, ahead)
+		ended := make(chan struct{})
+		workers := 2 * runtime.GOMAXPROCS(0)
+		for range workers {
+			go func() {
+				for j := range work {
+					j.item, j.err = m.content(ctx, &j.Changed, base)
+					close(j.done)
+				}
+				ended <- struct{}{}
+			}()
+		}
+		defer func() {
+			cancel()
+			close(work)
+			for range workers {
+				<-ended
+			}
+		}()
+		q := queue{m: m, base: base, masters: map[inode]string{}, yield: yield}
+		for c, err := range changed {
+			if err != nil {
+				yield(borgio.Change{}, err)
+				return
+			}
+			j := q.begin(c)
+			if j.done != nil {
+				work <- j
+			}
+			if len(q.jobs) > ahead && !q.next(ctx) {
+				return
+			}
+		}
+		for len(q.jobs) > 0 {
+			if !q.next(ctx) {
+				return
+			}
+		}
+	}
+}
+
+// queue holds the jobs that have begun, in order.
+type queue struct {
+	m       *Maker
+	base    *borgio.Outline
+	jobs    []*job
+	masters map[inode]string // of inodes with several names: the first that has begun; "" once that failed
+	yield   func(borgio.Change, error) bool
+}
+
+// begin makes a job of a change. Where it has content to read, done is to be
+// closed by who does that.
+func (q *queue) begin(c Changed) *job {
+	j := &job{Changed: c}
+	q.jobs = append(q.jobs, j)
+	if c.Live == nil {
+		return j
+	}
+	if c.Live.Nlink > 1 && !isDir(c.Live.Mode) {
+		id := inode{c.Live.Dev, c.Live.Ino}
+		if _, met := q.masters[id]; met {
+			return j // decided when its turn comes
+		}
+		q.masters[id] = c.Path
+	}
+	j.done = make(chan struct{})
+	return j
+}
+
+// next hands the first job on.
+func (q *queue) next(ctx context.Context) bool {
+	j := q.jobs[0]
+	q.jobs[0] = nil
+	q.jobs = q.jobs[1:]
+	if j.Live == nil {
+		return q.yield(borgio.Change{Path: j.Path}, nil)
+	}
+	id := inode{j.Live.Dev, j.Live.Ino}
+	if j.done != nil {
+		<-j.done
+	} else if master := q.masters[id]; master != "" {
+		if j.item, j.err = q.m.metadata(&j.Changed); j.err == nil {
+			j.item.Source = master
+		}
+	} else { // the master could not be read: perhaps this name can
+		j.item, j.err = q.m.content(ctx, &j.Changed, q.base)
+	}
+	if j.err != nil {
+		if ctx.Err() != nil {
+			return q.yield(borgio.Change{}, ctx.Err())
+		}
+		var read *readError
+		if !errors.As(j.err, &read) {
+			return q.yield(borgio.Change{}, j.err)
+		}
+		if q.masters[id] == j.Path {
+			q.masters[id] = ""
+		}
+		q.m.left(j.Live.Path, read.err)
+		if errors.Is(read.err, fs.ErrNotExist) { // went away meanwhile
+			return q.yield(borgio.Change{Path: j.Path}, nil)
+		}
+		return true
+	}
+	if j.Live.Nlink > 1 && !isDir(j.Live.Mode) && j.done == nil && q.masters[id] == "" {
+		q.masters[id] = j.Path
+	}
+	if q.m.Progress != nil && isRegular(j.Live.Mode) {
+		p := &q.m.progress
+		p.Files, p.Bytes, p.Path = p.Files+1, p.Bytes+j.item.Size, j.Live.Path
+		q.m.Progress(*p)
+	}
+	return q.yield(borgio.Change{Path: j.Path, Item: j.item}, nil)
+}
+
+// readError says that something in the tree could not be read, which is no
+// reason not to archive the rest.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return fmt.Sprint("read: ", e.err) }
+func (e *readError) Unwrap() error { return e.err }

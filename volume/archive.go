@@ -1,0 +1,267 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/archive"
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/btrfsvol"
+	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/internal/atomicfile"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// archiving is a view on its way into a repository.
+type archiving struct {
+	v      *Volume
+	past   *Past
+	repo   *repository
+	before *borgio.Manifest // in knowledge of which the push was allowed
+	held   []snapshot.Info  // what the repository holds, as the time line has it
+	view   *View
+	o      PushOptions
+	result *PushResult
+
+	base    snapshot.Info   // the archive that outline is of
+	outline *borgio.Outline // nil where there is none to build on
+}
+
+// run makes the archive, and tells in the result what became of it.
+func (a *archiving) run(ctx context.Context) error {
+	v := a.v
+	info := v.newSnapshot(a.o.Message, a.held, a.o.Report)
+	if a.view.Snapshot != nil {
+		info = *a.view.Snapshot
+	}
+	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), info.Time.Format(snapshot.DirFormat), info.ID[:min(8, len(info.ID))])
+	tx, err := a.repo.Begin(ctx, borgio.WriteOptions{Compression: v.compression(a.o.Remote), LockWait: lockWait})
+	if err != nil {
+		return reach.Explain(err, a.repo.Location)
+	}
+	defer func() {
+		if err := tx.Rollback(); err != nil { // nothing, after the commit
+			v.log.Warn("end the push", "error", err)
+		}
+	}()
+	if err := a.undisturbed(tx.Manifest()); err != nil {
+		return err
+	}
+	if err := a.findBase(ctx); err != nil {
+		return err
+	}
+	made, err := a.make(ctx, tx, borgio.ArchiveInfo{
+		Name: name, Comment: history.FormatComment(info.Message, v.ID(), info.ID, info.Parent),
+		Hostname: info.Host, Username: info.User, Cmdline: []string{"s4", "push"}, Time: info.Time,
+	})
+	if err == nil {
+		err = tx.Commit(ctx)
+	}
+	if err != nil {
+		return reach.Explain(err, a.repo.Location)
+	}
+	info.Source, info.Handle, info.Name = history.BorgSourceID(a.repo.ID().String()), made.Ref.ID.String(), name
+	r := a.result
+	r.Snapshot, r.Files, r.Size, r.Added = info, made.Outline.Files(), made.Outline.Size(), tx.Added()
+	a.o.Report.progress(Progress{Verb: "pushing", Files: r.Files, TotalFiles: r.Files, Bytes: r.Size, TotalBytes: r.Size, Done: true})
+	if err := v.keepOutline(a.repo.ID(), made.Outline); err != nil {
+		v.log.Warn("the next push will take longer", "error", err)
+	}
+	return nil
+}
+
+// undisturbed makes sure, under the lock, that nobody else has pushed since this
+// push was allowed.
+func (a *archiving) undisturbed(now *borgio.Manifest) error {
+	for _, s := range now.Archives {
+		if !slices.ContainsFunc(a.before.Archives, func(b borgio.ArchiveRef) bool { return b.ID == s.ID }) && !borgio.IsCheckpoint(s.Name) {
+			return hint.With(fmt.Errorf("%w: somebody else has just pushed to %s: %s", snapshot.ErrLocked, a.repo.Location, s.Name), "push again")
+		}
+	}
+	return nil
+}
+
+// findBase looks for an archive of this volume to build on: the one that was
+// pushed from here last, or else the newest that s4 wrote.
+func (a *archiving) findBase(ctx context.Context) error {
+	outline, err := a.v.outline(a.repo.ID())
+	if err != nil {
+		a.v.log.Warn("begin a new outline", "error", err)
+	}
+	if outline != nil {
+		for _, s := range a.held {
+			if s.Handle == outline.Archive.String() {
+				a.base, a.outline = s, outline
+				return nil
+			}
+		}
+	}
+	known := a.v.state.repository(a.repo.ID().String())
+	s, ok := newest(a.held, func(s snapshot.Info) bool { return known.holds(s, a.v.ID()) })
+	if !ok {
+		return nil
+	}
+	id, err := borgio.ParseID(s.Handle)
+	if err != nil {
+		return err
+	}
+	described, err := a.repo.Archive(ctx, id)
+	if err == nil {
+		outline, err = a.repo.Outline(ctx, described)
+	}
+	switch {
+	case errors.Is(err, borgio.ErrNoOutline), errors.Is(err, borgio.ErrIntegrity):
+		a.v.log.Info("archive all anew", "why", err)
+		return nil // borg's, or damaged
+	case err != nil:
+		return reach.Explain(err, a.repo.Location)
+	}
+	a.base, a.outline = s, outline
+	return nil
+}
+
+// make makes the archive in the cheapest way that there is.
+func (a *archiving) make(ctx context.Context, tx *borgio.Transaction, info borgio.ArchiveInfo) (archive.Result, error) {
+	root, o, done, err := a.v.worktreeAt(ctx, a.view.Root)
+	if err != nil {
+		return archive.Result{}, err
+	}
+	defer done()
+	o.Exclude = neverArchived
+	m := &archive.Maker{Tx: tx, Root: root, Exclude: o.Exclude, Moving: a.view.Snapshot == nil, Left: a.left}
+	if a.o.Report.Progress != nil {
+		total := Progress{Verb: "pushing"}
+		if a.outline == nil {
+			if total, err = measure(ctx, root, o); err != nil {
+				return archive.Result{}, err
+			}
+		}
+		m.Progress = func(p archive.Progress) {
+			total.Files, total.Bytes, total.Path = p.Files, p.Bytes, p.Path
+			a.o.Report.progress(total)
+		}
+	}
+	if a.outline == nil {
+		return m.All(ctx, nil, info)
+	}
+	changes, err := a.sinceBase(ctx)
+	if err != nil {
+		return archive.Result{}, err
+	}
+	if changes != nil {
+		changed, err := archive.FromBtrfs(ctx, root, changes, o.Exclude)
+		if errors.Is(err, archive.ErrTooTangled) {
+			return m.All(ctx, a.outline, info)
+		}
+		if err != nil {
+			return archive.Result{}, err
+		}
+		return m.Update(ctx, a.outline, changed, info)
+	}
+	if err := a.past.Ensure(ctx, a.base.Num); err != nil {
+		return archive.Result{}, err
+	}
+	scan := archive.FromScan(root.Compare(ctx, tree{past: a.past, s: a.base}, o), a.left)
+	return m.Update(ctx, a.outline, scan, info)
+}
+
+// sinceBase asks btrfs what has changed since the base; nil where it cannot tell.
+func (a *archiving) sinceBase(ctx context.Context) ([]btrfsvol.Change, error) {
+	if a.view.Snapshot == nil {
+		return nil, nil
+	}
+	store := a.v.store()
+	taken, err := store.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	base, ok := newest(taken, markOf(a.base).is)
+	if !ok {
+		return nil, nil
+	}
+	changes, err := btrfsvol.Changes(ctx, store.Path(base.Handle), a.view.Root, btrfsvol.Options{Exclude: LocalDir})
+	if errors.Is(err, fs.ErrPermission) {
+		a.v.log.Info("only root may ask btrfs what changed; all files are looked at")
+		return nil, nil
+	}
+	if changes == nil {
+		changes = []btrfsvol.Change{}
+	}
+	return changes, err
+}
+
+// left reports what is not in the archive, or perhaps not as it should be.
+func (a *archiving) left(p string, err error) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		a.o.Report.warn("%s vanished while the volume was pushed", p)
+	case errors.Is(err, archive.ErrChanging):
+		a.o.Report.warn("%s %v", p, err)
+	default:
+		text := fmt.Sprintf("%s: %v", p, reason(err))
+		a.result.Unread = append(a.result.Unread, text)
+		a.o.Report.warn("%s", text)
+	}
+}
+
+// reason is what is wrong, without the path that is told anyway.
+func reason(err error) error {
+	if at, ok := errors.AsType[*fs.PathError](err); ok {
+		return at.Err
+	}
+	return err
+}
+
+// neverArchived hides what is this host's own, and what a killed pull has left.
+func neverArchived(p string, dir bool) bool {
+	return private(p, dir) || strings.HasPrefix(path.Base(p), tempPrefix)
+}
+
+// measure finds out how much there is to push, where somebody watches.
+func measure(ctx context.Context, root *worktree.Root, o worktree.Options) (Progress, error) {
+	total := Progress{Verb: "pushing"}
+	for live, err := range root.Walk(ctx, o) {
+		if err == nil && live.Mode&unix.S_IFMT == unix.S_IFREG {
+			total.TotalFiles++
+			total.TotalBytes += live.Size
+		}
+	}
+	return total, ctx.Err()
+}
+
+// outlinePath is where the outline of the last archive pushed from here is.
+func (v *Volume) outlinePath(repo borgio.ID) string {
+	return v.path(LocalDir, "outlines", repo.String())
+}
+
+// outline is what is known of the archive last pushed from here; nil: nothing.
+func (v *Volume) outline(repo borgio.ID) (*borgio.Outline, error) {
+	data, err := os.ReadFile(v.outlinePath(repo))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return borgio.ParseOutline(data)
+}
+
+// keepOutline keeps it for the next push.
+func (v *Volume) keepOutline(repo borgio.ID, o *borgio.Outline) error {
+	at := v.outlinePath(repo)
+	if err := os.MkdirAll(path.Dir(at), 0o700); err != nil {
+		return err
+	}
+	return atomicfile.Write(at, o.Append(nil), 0o600)
+}
