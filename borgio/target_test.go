@@ -377,8 +377,14 @@ func TestServerRefuses(t *testing.T) {
 			if !errors.Is(err, c.open) {
 				t.Fatalf("got %v", err)
 			}
-			if _, _, err := createTarget(t.Context(), p.in("../new"), p.opts, creation{}); !errors.Is(err, c.open) {
-				t.Errorf("create: %v", err)
+			made, _, cerr := createTarget(t.Context(), p.in("../new"), p.opts, creation{})
+			if !errors.Is(cerr, c.open) {
+				t.Errorf("create: %v", cerr)
+			}
+			if cerr == nil {
+				if err := made.rollback(); err != nil {
+					t.Error(err)
+				}
 			}
 			if err != nil {
 				return
