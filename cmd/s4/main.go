@@ -52,6 +52,7 @@ type CLI struct {
 	Attach    AttachCmd    `cmd:"" help:"Mount volumes that have an image, as at boot."`
 	Detach    DetachCmd    `cmd:"" help:"Unmount a volume that has an image."`
 	Config    ConfigCmd    `cmd:"" help:"Read and write settings."`
+	Docker    DockerCmd    `cmd:"" help:"Serve docker's volumes."`
 	Version   VersionCmd   `cmd:"" help:"Show the version."`
 }
 
