@@ -63,7 +63,7 @@ var parsers = map[string]func(*Options, string) error{
 		switch {
 		case loc.Archive != "":
 			return fmt.Errorf("%q names an archive; from=TIME says which snapshot is wanted", text)
-		case !loc.IsRemote() && !filepath.IsAbs(loc.Path):
+		case !loc.IsRemote() && !filepath.IsAbs(strings.TrimPrefix(text, "file://")): // the driver runs anywhere
 			return fmt.Errorf("%q is neither user@host:/path nor an absolute path", text)
 		}
 		o.Remote = text

@@ -51,6 +51,7 @@ Documentation=https://github.com/s4-storage/s4
 Requires=%[1]s
 After=%[1]s local-fs.target
 Before=docker.service
+StartLimitIntervalSec=0
 
 # No setting that gives the service a view of its own on the file system, such
 # as PrivateTmp or ProtectSystem: containers would not see what it mounts.
