@@ -242,6 +242,9 @@ func (d *Driver) Remove(ctx context.Context, name string) error {
 // Mount makes the volume usable for the use id and tells where it is. It waits
 // for a fill. Errors: fs.ErrNotExist, and the backend's.
 func (d *Driver) Mount(ctx context.Context, name, id string) (string, error) {
+	if err := CheckName(name); err != nil {
+		return "", err
+	}
 	if id == "" {
 		return "", fmt.Errorf("%w: the request has no mount ID", snapshot.ErrUsage)
 	}

@@ -38,7 +38,8 @@ var (
 // snapshot.ErrUsage.
 func CheckName(name string) error {
 	if name == "" {
-		return fmt.Errorf("%w: the request names no volume", snapshot.ErrUsage)
+		// The engine repeats a request that was not answered, without its body.
+		return fmt.Errorf("%w: the request names no volume; if the driver was just restarted, try again", snapshot.ErrUsage)
 	}
 	if nameForm.MatchString(name) {
 		return nil

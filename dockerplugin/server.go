@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -156,7 +157,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		start := time.Now()
 		answer, err = s.run(r.Context(), c, request)
 		level := slog.LevelDebug
-		if err != nil {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) { // which the engine asks for before it creates
 			level = slog.LevelWarn
 		}
 		s.log.Log(r.Context(), level, name, "volume", quote.Text(request.Name[:min(len(request.Name), 200)]), "took", time.Since(start), "err", err)
@@ -230,6 +231,7 @@ func oneLine(err error) string {
 	for _, kind := range []error{snapshot.ErrUsage, snapshot.ErrRefused, snapshot.ErrLocked} {
 		text = strings.TrimPrefix(text, kind.Error()+": ")
 	}
+	text = strings.TrimSuffix(text, ": "+fs.ErrNotExist.Error()) // after what is missing
 	if h := hint.Of(err); h != "" {
 		text += "; hint: " + h
 	}
