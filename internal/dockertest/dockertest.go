@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -185,6 +186,11 @@ func (e *Engine) Kill() {
 	e.tb.Helper()
 	e.crashed = true
 	e.end(syscall.SIGKILL)
+	// Where its containerd, which dies with it, is not reaped at once, the next
+	// engine takes it for alive and waits for it in vain.
+	if err := os.Remove(filepath.Join(e.dir, "exec", "containerd", "containerd.pid")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		e.tb.Error(err)
+	}
 }
 
 // Stop ends the engine in order, and with it its containers.
