@@ -274,7 +274,11 @@ func (d *Driver) mountFilled(ctx context.Context, name, id string) (at string, a
 	if err != nil {
 		return "", false, err
 	}
-	if err := d.save(r.with(id, at, d.boot)); err != nil {
+	// A mount that nobody waits for any more is one that nobody will end.
+	if err = ctx.Err(); err == nil {
+		err = d.save(r.with(id, at, d.boot))
+	}
+	if err != nil {
 		if len(r.Mounts) == 0 {
 			err = errors.Join(err, d.backend.Unmount(context.WithoutCancel(ctx), d.volume(r)))
 		}

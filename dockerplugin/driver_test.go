@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -241,6 +243,80 @@ func TestMountsOverStarts(t *testing.T) {
 	r.again()
 	if r.mounts("db") != 0 || r.info("db").Mountpoint != "" || !exists(filepath.Join(r.b.control, "at-unmount")) {
 		t.Errorf("after a boot: %+v", r.info("db"))
+	}
+}
+
+// leaver is a backend for a caller that goes away while it mounts.
+type leaver struct {
+	*dirs
+	leave func()
+}
+
+func (l leaver) Mount(ctx context.Context, v Volume) (string, error) {
+	defer l.leave()
+	return l.dirs.Mount(ctx, v)
+}
+
+func TestMountNobodyWaitsFor(t *testing.T) {
+	r := newRig(t, Config{})
+	r.create("db", nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	r.backend = leaver{r.b, cancel}
+	_, err := r.Mount(ctx, "db", "a")
+	fails(t, err, context.Canceled, "")
+	if r.mounts("db") != 0 || !exists(filepath.Join(r.b.control, "at-unmount")) {
+		t.Errorf("it stays mounted: %+v", r.info("db"))
+	}
+}
+
+// A full disk is told of, and keeps no container from ending.
+func TestDiskFull(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("a small file system needs root")
+		}
+		t.Skip("a small file system needs root")
+	}
+	r := newRig(t, Config{})
+	r.Close()
+	if err := unix.Mount("tmpfs", r.c.Dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		r.Close()
+		r.Driver = nil
+		if err := unix.Unmount(r.c.Dir, 0); err != nil {
+			t.Error(err)
+			_ = unix.Unmount(r.c.Dir, unix.MNT_DETACH)
+		}
+	})
+	r.open()
+	r.create("db", nil)
+	r.create("web", nil)
+	r.mount("db", "a")
+	filler := filepath.Join(r.c.Dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 64<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("the file system is not full: %v", err)
+	}
+	fails(t, r.Create(t.Context(), "new", nil), unix.ENOSPC, "no space left")
+	_, err := r.Mount(t.Context(), "web", "b")
+	fails(t, err, unix.ENOSPC, "no space left")
+	if err := r.Unmount(t.Context(), "db", "a"); err != nil {
+		t.Error(err)
+	}
+	if r.mounts("db") != 0 || r.mounts("web") != 0 || len(r.names()) != 2 {
+		t.Errorf("%+v %+v %v", r.info("db"), r.info("web"), r.names())
+	}
+	if err := r.Remove(t.Context(), "web"); err != nil {
+		t.Error(err)
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	r.create("new", nil)
+	r.again()
+	if got := strings.Join(r.names(), " "); got != "db new" {
+		t.Errorf("there are %s", got)
 	}
 }
 

@@ -361,11 +361,12 @@ func TestDockerVolume(t *testing.T) {
 		h.start("user", "db")
 		unused := h.Docker("volume", "create", "-d", h.driver)
 		h.Docker("volume", "prune", "-f")
-		if got := h.trash(); len(got) != 2 || !strings.HasSuffix(got[1], unused) && !strings.HasSuffix(got[0], unused) {
-			t.Errorf("trash: %v, without %s", got, unused)
-		}
 		if !h.mounted("db") {
 			t.Error("one in use was pruned")
+		}
+		// Some engines prune volumes of the driver local alone.
+		if _, err := h.Try("volume", "inspect", unused); (err == nil) != (len(h.trash()) == 1) {
+			t.Errorf("inspect: %v, trash: %v", err, h.trash())
 		}
 		h.Docker("rm", "-f", "user")
 	})

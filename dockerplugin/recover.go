@@ -5,13 +5,9 @@ import (
 	"errors"
 )
 
-// atOnce is how many volumes are looked after at the same time at start.
-const atOnce = 4
-
 // recover takes up each volume where the last driver left it. Calls for a
 // volume wait until that has been done, others do not.
 func (d *Driver) recover() {
-	slots := make(chan struct{}, atOnce)
 	for name, r := range d.records {
 		// Nobody else knows the lock yet.
 		unlock, err := d.volumes.lock(d.ctx, name)
@@ -20,8 +16,6 @@ func (d *Driver) recover() {
 		}
 		d.background(func(ctx context.Context) {
 			defer unlock()
-			slots <- struct{}{}
-			defer func() { <-slots }()
 			if err := d.takeUp(ctx, r); err != nil && !errors.Is(err, context.Canceled) {
 				d.log.Error("a volume was not taken up as it was left", "volume", name, "err", err)
 			}
