@@ -3,6 +3,7 @@ package dockerplugin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -234,6 +235,11 @@ func TestMountsOverStarts(t *testing.T) {
 	r.create("db", nil)
 	r.mount("db", "a")
 	r.mount("db", "b")
+	for i := range 20 {
+		name := fmt.Sprint("other", i)
+		r.create(name, nil)
+		r.mount(name, "c")
+	}
 	r.b.release(t, "at-mount", "at-unmount")
 	r.again()
 	if r.mounts("db") != 2 || !exists(filepath.Join(r.b.control, "at-mount")) || exists(filepath.Join(r.b.control, "at-unmount")) {
@@ -243,6 +249,11 @@ func TestMountsOverStarts(t *testing.T) {
 	r.again()
 	if r.mounts("db") != 0 || r.info("db").Mountpoint != "" || !exists(filepath.Join(r.b.control, "at-unmount")) {
 		t.Errorf("after a boot: %+v", r.info("db"))
+	}
+	for _, name := range r.names() {
+		if r.mounts(name) != 0 {
+			t.Errorf("after a boot: %+v", r.info(name))
+		}
 	}
 }
 
@@ -472,67 +483,4 @@ func TestRemoveWhileFilling(t *testing.T) {
 	r.b.release(t, "hold-fill")
 	r.create("db", given{"remote": remote})
 	r.mount("db", "a")
-}
-
-func TestParseOptions(t *testing.T) {
-	all := given{"size": "5G", "remote": "s4@nas:/volumes", "from": "2h", "history": "on", "compress": "zstd:3", "interval": "5m", "autogrow": "50G"}
-	want := Options{5 << 30, "s4@nas:/volumes", "2h", true, "zstd:3", 5 * time.Minute, 50 << 30}
-	if got, err := ParseOptions(all); err != nil || got != want {
-		t.Errorf("%+v, %v", got, err)
-	}
-	if got, err := ParseOptions(given{"interval": "90", "autogrow": "off", "history": "off"}); err != nil || got != (Options{Interval: 90 * time.Second}) {
-		t.Errorf("%+v, %v", got, err)
-	}
-	for says, o := range map[string]given{
-		"there are autogrow, compress, from, history, interval, remote, size": {"sise": "5G"},
-		"option size: \"5GB\" is no size":                                     {"size": "5GB"},
-		"option size: \"\" is no size":                                        {"size": ""},
-		"nothing fits":                                                        {"size": "0"},
-		"option remote":                                                       {"remote": ""},
-		"neither user@host:/path nor an absolute path":                        {"remote": "volumes"},
-		"names an archive":                                                    {"remote": "nas:/r::a"},
-		"needs a remote":                                                      {"from": "2h"},
-		"is no moment":                                                        {"from": "a\nb", "remote": "/r"},
-		"on or off":                                                           {"history": "yes"},
-		"no way to compress":                                                  {"compress": "zstd,ro"},
-		"is no time":                                                          {"interval": "-5s"},
-		"below the size":                                                      {"size": "5G", "autogrow": "4G"},
-	} {
-		_, err := ParseOptions(o)
-		fails(t, err, snapshot.ErrUsage, says)
-	}
-}
-
-func TestCheckName(t *testing.T) {
-	for _, name := range []string{"a", "0", "db.1_x-y", strings.Repeat("n", 128)} {
-		if err := CheckName(name); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, name := range []string{"", ".", "..", "../x", "x/y", "-x", "_x", ".x", "a b", "a\n", "ä", "a\x00", strings.Repeat("n", 129), strings.Repeat("n", 300)} {
-		if err := CheckName(name); !errors.Is(err, snapshot.ErrUsage) || len(err.Error()) > 250 {
-			t.Errorf("%.40q: %v", name, err)
-		}
-	}
-}
-
-func TestParseMounts(t *testing.T) {
-	got := parseMounts([]byte("22 28 0:21 /a\\040b /mnt\\134x\\1 rw shared:1 - btrfs /dev/loop0 rw\n\nshort line\n"))
-	if len(got) != 1 || got[0] != (mount{"0:21", "/a b", `/mnt\x\1`}) {
-		t.Errorf("%q", got)
-	}
-}
-
-func FuzzParseMounts(f *testing.F) {
-	f.Add([]byte("22 28 0:21 / /mnt\\040x rw - ext4 /dev/vda rw\n"))
-	f.Add([]byte("1 1 0:1 \\777 \\08 rw\n\\"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		size := 0
-		for _, m := range parseMounts(data) {
-			size += len(m.device) + len(m.root) + len(m.at)
-		}
-		if size > len(data) {
-			t.Errorf("%d bytes became %d", len(data), size)
-		}
-	})
 }

@@ -58,7 +58,7 @@ func runProcess(text string) error {
 		return err
 	}
 	defer d.Close()
-	l, err := Listen(p.Socket)
+	l, err := Listen(ctx, p.Socket)
 	if err != nil {
 		return err
 	}
@@ -308,8 +308,8 @@ func TestDockerVolume(t *testing.T) {
 		if got := h.run("db", "read", "/data/file"); got != "hello" {
 			t.Errorf("read %q", got)
 		}
-		got := h.Docker("volume", "inspect", "-f", "{{.Driver}} {{.Options.size}} {{.Status.state}} {{.Status.snapshots}} {{.Status.mounts}}", "db")
-		if got != h.driver+" 1G ready 3 0" {
+		got := h.Docker("volume", "inspect", "-f", "{{.Driver}} {{.Options.size}} {{.Status.state}} {{.Status.snapshots}} {{.Status.mounts}} {{slice .CreatedAt 0 2}}", "db")
+		if got != h.driver+" 1G ready 3 0 20" {
 			t.Errorf("inspect: %s", got)
 		}
 		if got := h.Docker("volume", "ls", "-q", "-f", "driver="+h.driver); got != "db" {

@@ -3,12 +3,13 @@ package dockerplugin
 import (
 	"context"
 	"errors"
+	"maps"
 )
 
 // recover takes up each volume where the last driver left it. Calls for a
 // volume wait until that has been done, others do not.
 func (d *Driver) recover() {
-	for name, r := range d.records {
+	for name, r := range maps.Clone(d.records) { // what is taken up changes there
 		// Nobody else knows the lock yet.
 		unlock, err := d.volumes.lock(d.ctx, name)
 		if err != nil {

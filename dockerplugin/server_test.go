@@ -32,7 +32,7 @@ func serve(t *testing.T, c Config, within time.Duration) *served {
 	t.Helper()
 	r := newRig(t, c)
 	path := filepath.Join(shortDir(t), "s4.sock")
-	l, err := Listen(path)
+	l, err := Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,11 +145,22 @@ func TestProtocol(t *testing.T) {
 	if got := s.post("VolumeDriver.List", ""); len(got.Volumes) != 1 || got.Volumes[0].Name != "db" {
 		t.Errorf("list: %+v", got)
 	}
-	if got, err := s.client.Get("http://plugin/VolumeDriver.List"); err != nil || got.StatusCode != http.StatusMethodNotAllowed {
-		t.Errorf("GET: %v, %v", got, err)
-	}
-	if got, err := s.client.Post("http://plugin/VolumeDriver.Other", "", nil); err != nil || got.StatusCode != http.StatusNotFound {
-		t.Errorf("an unknown call: %v, %v", got, err)
+	for _, c := range []struct {
+		method, name string
+		want         int
+	}{{"GET", "VolumeDriver.List", http.StatusMethodNotAllowed}, {"POST", "VolumeDriver.Other", http.StatusNotFound}, {"POST", "", http.StatusNotFound}} {
+		r, err := http.NewRequest(c.method, "http://plugin/"+c.name, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.client.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got.Body.Close()
+		if got.StatusCode != c.want {
+			t.Errorf("%s %s: %s", c.method, c.name, got.Status)
+		}
 	}
 }
 
@@ -257,19 +268,19 @@ func TestListen(t *testing.T) {
 		t.Fatal(err)
 	}
 	left()
-	first, err := Listen(path)
+	first, err := Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode() != fs.ModeSocket|0o600 {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
-	_, err = Listen(path)
+	_, err = Listen(t.Context(), path)
 	fails(t, err, snapshot.ErrLocked, "another driver answers")
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	second, err := Listen(path)
+	second, err := Listen(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,7 +298,7 @@ func TestListen(t *testing.T) {
 	if err := os.WriteFile(path, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Listen(path)
+	_, err = Listen(t.Context(), path)
 	fails(t, err, snapshot.ErrRefused, "no socket")
 }
 

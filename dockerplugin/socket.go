@@ -1,6 +1,7 @@
 package dockerplugin
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -23,11 +24,11 @@ const DefaultSocket = "/run/docker/plugins/s4.sock"
 // left there and nobody answers is replaced: it would make the engine wait.
 // With somebody who answers the error is snapshot.ErrLocked. Closing the
 // listener removes the socket, unless it is systemd's.
-func Listen(path string) (net.Listener, error) {
+func Listen(ctx context.Context, path string) (net.Listener, error) {
 	if l, err := inherited(); l != nil || err != nil {
 		return l, err
 	}
-	l, err := listen(path)
+	l, err := listen(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open the socket %s: %w", path, err)
 	}
@@ -53,7 +54,7 @@ func inherited() (net.Listener, error) {
 	return l, nil
 }
 
-func listen(path string) (net.Listener, error) {
+func listen(ctx context.Context, path string) (net.Listener, error) {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
@@ -66,8 +67,9 @@ func listen(path string) (net.Listener, error) {
 	case info.Mode().Type() != fs.ModeSocket:
 		return nil, fmt.Errorf("%w: there is something that is no socket", snapshot.ErrRefused)
 	default:
-		if c, err := net.DialTimeout("unix", path, 5*time.Second); err == nil {
-			c.Close()
+		dialer := net.Dialer{Timeout: 5 * time.Second}
+		if c, err := dialer.DialContext(ctx, "unix", path); err == nil {
+			_ = c.Close()
 			return nil, fmt.Errorf("%w: another driver answers there", snapshot.ErrLocked)
 		} else if !errors.Is(err, unix.ECONNREFUSED) && !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
@@ -79,7 +81,7 @@ func listen(path string) (net.Listener, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(hidden)
+	defer func() { _ = os.RemoveAll(hidden) }()
 	first := filepath.Join(hidden, "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: first, Net: "unix"})
 	if err != nil {

@@ -50,7 +50,7 @@ func (c *DockerPluginServeCmd) Run(ctx context.Context, a *app) error {
 		return err
 	}
 	defer driver.Close()
-	listener, err := dockerplugin.Listen(c.Socket)
+	listener, err := dockerplugin.Listen(ctx, c.Socket)
 	if err != nil {
 		return err
 	}

@@ -107,7 +107,8 @@ func (e *Engine) StartNoWait() {
 		e.tb.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command("dockerd", append([]string{
+	// It ends when it is told to.
+	cmd := exec.CommandContext(context.Background(), "dockerd", append([]string{
 		"--data-root", filepath.Join(e.dir, "data"),
 		"--exec-root", filepath.Join(e.dir, "exec"),
 		"--host", "unix://" + e.socket(),
@@ -115,7 +116,7 @@ func (e *Engine) StartNoWait() {
 		"--config-file", filepath.Join(e.dir, "daemon.json"),
 		"--bridge", "none", "--iptables=false", "--ip6tables=false", "--ip-forward=false",
 		"--shutdown-timeout", "5",
-	}, e.flags...)...) //nolint:noctx // it ends when it is told to
+	}, e.flags...)...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// It must not outlive the test, and Ctrl-C is not for it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
@@ -146,7 +147,11 @@ func (e *Engine) WaitReady() {
 		},
 	}}
 	ready := func() bool {
-		response, err := client.Get("http://docker/_ping") //nolint:noctx // the client has a timeout
+		request, err := http.NewRequestWithContext(e.tb.Context(), http.MethodGet, "http://docker/_ping", nil)
+		if err != nil {
+			e.tb.Fatal(err)
+		}
+		response, err := client.Do(request)
 		if err != nil {
 			return false
 		}
