@@ -38,7 +38,7 @@ func (c *ImportCmd) Run(ctx context.Context, a *app) error {
 
 // ResizeCmd is `s4 resize`.
 type ResizeCmd struct {
-	Size  string `arg:"" optional:"" help:"New size: 20G, +5G, -5G, max or min; auto lets it grow by itself, fixed does not."`
+	Size  string `arg:"" optional:"" help:"New size: 20G, +5G, max or min (and -- -5G); auto lets it grow by itself, fixed does not."`
 	Limit string `placeholder:"SIZE" help:"With auto: how far."`
 	Trim  bool   `help:"Give the space of deleted files back to the host's disk now."`
 }
