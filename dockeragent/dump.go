@@ -22,26 +22,29 @@ const DumpDir = ".s4-dump"
 
 // The scripts run in the container, where there is a shell, as the user of the
 // container. $1 is the directory of dumps, $2 the name of the dump; what the
-// command prints becomes the dump.
+// command prints becomes the dump. A command cannot be ended early, so each
+// writes into a file of its own, lest a forgotten one spoils the next.
 const (
-	// A command that prints nothing has done its own thing, and leaves no dump.
-	scriptCommand = `umask 077 && mkdir -p "$1" && sh -c "$3" >"$1/$2.part" || exit
-if [ -s "$1/$2.part" ]; then mv -f "$1/$2.part" "$1/$2"; else rm -f "$1/$2.part"; fi`
+	scriptBegin = `umask 077; mkdir -p "$1" || exit; part="$1/$2.$$.part"; trap 'rm -f "$part"' EXIT
+`
+	scriptEnd = ` && [ -s "$part" ] && mv -f "$part" "$1/$2"`
 
-	scriptPostgres = `umask 077 && mkdir -p "$1" && pg_dumpall --clean --if-exists -U "${POSTGRES_USER:-postgres}" >"$1/$2.part" &&
-[ -s "$1/$2.part" ] && mv -f "$1/$2.part" "$1/$2"`
+	// A command that prints nothing has done its own thing, and leaves no dump.
+	scriptCommand = scriptBegin + `sh -c "$3" >"$part" || exit
+[ ! -s "$part" ] || mv -f "$part" "$1/$2"`
+
+	scriptPostgres = scriptBegin + `pg_dumpall --clean --if-exists -U "${POSTGRES_USER:-postgres}" >"$part"` + scriptEnd
 
 	// MariaDB's images call the program otherwise. The password goes by the
 	// environment, where other users of the host do not see it.
-	scriptMySQL = `umask 077 && mkdir -p "$1" || exit
-read_file() { [ -n "$1" ] && cat "$1"; }
-p=${MYSQL_ROOT_PASSWORD:-${MARIADB_ROOT_PASSWORD:-$(read_file "${MYSQL_ROOT_PASSWORD_FILE:-$MARIADB_ROOT_PASSWORD_FILE}")}}
-dump=mysqldump; command -v mariadb-dump >/dev/null && dump=mariadb-dump
-MYSQL_PWD=$p "$dump" -uroot --all-databases --single-transaction --routines --events >"$1/$2.part" &&
-[ -s "$1/$2.part" ] && mv -f "$1/$2.part" "$1/$2"`
+	scriptMySQL = scriptBegin + `p=${MYSQL_ROOT_PASSWORD:-$MARIADB_ROOT_PASSWORD}
+file=${MYSQL_ROOT_PASSWORD_FILE:-$MARIADB_ROOT_PASSWORD_FILE}
+[ -n "$p" ] || [ -z "$file" ] || p=$(cat "$file")
+dump=mysqldump; ! command -v mariadb-dump >/dev/null || dump=mariadb-dump
+MYSQL_PWD=$p "$dump" -uroot --all-databases --single-transaction --routines --events >"$part"` + scriptEnd
 
-	// $3 is the database. The shell is only for the file's new name.
-	scriptSQLite = `umask 077 && mkdir -p "$1" && rm -f "$1/$2.part" && sqlite3 "$3" ".backup '$1/$2.part'" && mv -f "$1/$2.part" "$1/$2"`
+	// $3 is the database.
+	scriptSQLite = scriptBegin + `sqlite3 "$3" ".backup '$part'"` + scriptEnd
 )
 
 // DumpError is a dump that failed in its container.

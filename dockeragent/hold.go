@@ -20,6 +20,8 @@ const (
 	// releaseTime bounds a release: nothing may stop it, also not the end of
 	// the process, but the engine may hang.
 	releaseTime = 2 * time.Minute
+	// stopTime bounds a stop, which takes as long as the container was given.
+	stopTime = 10 * time.Minute
 	// healthTime is how long dependents wait for a service to be healthy again.
 	healthTime = time.Minute
 )
@@ -77,11 +79,7 @@ func (h *holder) holdOne(ctx context.Context, volume string, u User) (*Held, err
 	if err := h.journal.add(*one); err != nil {
 		return nil, err
 	}
-	if u.Quiesce == QuiesceStop {
-		err = h.engine.Stop(ctx, u.ID)
-	} else {
-		err = h.engine.Pause(ctx, u.ID)
-	}
+	err = h.quiesce(ctx, *one)
 	if errors.Is(err, fs.ErrNotExist) || dockerapi.Conflict(err) {
 		// It ended by itself, or somebody else paused it: not ours.
 		return nil, h.journal.remove(*one)
@@ -89,8 +87,23 @@ func (h *holder) holdOne(ctx context.Context, volume string, u User) (*Held, err
 	if err != nil {
 		return one, fmt.Errorf("%s %s: %w", u.Quiesce, u.Name, err)
 	}
+	one.Done = true
+	if err := h.journal.done(*one); err != nil {
+		return one, err
+	}
 	h.log.Info("holding", "container", u.Name, "by", u.Quiesce, "for", volume)
 	return one, nil
+}
+
+// quiesce goes on when ctx ends: the engine does, too, and only its answer
+// tells when the container is down and can be brought back.
+func (h *holder) quiesce(ctx context.Context, one Held) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	if one.Quiesce == QuiesceStop {
+		return h.engine.Stop(ctx, one.ID)
+	}
+	return h.engine.Pause(ctx, one.ID)
 }
 
 // release brings back what is held, the last first, whatever became of ctx.
@@ -139,19 +152,26 @@ func (h *holder) letGo(ctx context.Context, one Held) error {
 
 // resume undoes what was done, unless somebody has done so already, or has
 // gone further: what was paused and is stopped now was not stopped by us.
+// What the engine may be about to do still is brought to its end first.
 func (h *holder) resume(ctx context.Context, one Held) error {
-	d, err := h.engine.Inspect(ctx, one.ID)
+	err := error(nil)
+	if !one.Done {
+		if err = h.quiesce(ctx, one); dockerapi.Conflict(err) {
+			err = nil
+		}
+	}
+	var d dockerapi.Details
+	if err == nil {
+		d, err = h.engine.Inspect(ctx, one.ID)
+	}
 	switch {
-	case errors.Is(err, fs.ErrNotExist): // removed
-		return nil
 	case err != nil:
-		return err
 	case one.Quiesce == QuiescePause && d.State.Paused:
 		err = h.engine.Unpause(ctx, one.ID)
 	case one.Quiesce == QuiesceStop && !d.State.Running && !d.State.Restarting:
 		err = h.engine.Start(ctx, one.ID)
 	}
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) { // removed
 		return nil
 	}
 	return err

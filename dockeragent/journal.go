@@ -32,6 +32,9 @@ type Held struct {
 	Quiesce Quiesce   `json:"quiesce"` // "pause" or "stop"
 	Volume  string    `json:"volume"`  // for whose backup
 	Since   time.Time `json:"since"`
+	// Done tells that the engine has answered. Until then it may be about to
+	// pause or stop the container still, whatever it looks like.
+	Done bool `json:"done"`
 }
 
 // journal is the list of what is held, oldest first. It is on disk before it
@@ -72,11 +75,27 @@ func (j *journal) add(h Held) error {
 	return j.write(append(slices.Clone(j.held), h))
 }
 
+// done records that the engine has paused or stopped it.
+func (j *journal) done(h Held) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	held := slices.Clone(j.held)
+	for i := range held {
+		if held[i].is(h) {
+			held[i].Done = true
+		}
+	}
+	return j.write(held)
+}
+
+// is tells whether both are the same hold.
+func (h Held) is(o Held) bool { return h.ID == o.ID && h.Volume == o.Volume }
+
 // remove forgets one that runs again.
 func (j *journal) remove(h Held) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.write(slices.DeleteFunc(slices.Clone(j.held), func(o Held) bool { return o.ID == h.ID && o.Volume == h.Volume }))
+	return j.write(slices.DeleteFunc(slices.Clone(j.held), h.is))
 }
 
 // write is called with the lock held: the order of the files is that of the

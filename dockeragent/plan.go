@@ -99,7 +99,6 @@ type planner struct {
 
 // Discover asks the engine for the plan of a project. selfID is the agent's
 // own container, "" where it runs on the host.
-// Errors: fs.ErrNotExist when there is no container of the project.
 func Discover(ctx context.Context, engine *dockerapi.Client, project, selfID string, d Defaults) (*Plan, error) {
 	containers, err := engine.Containers(ctx)
 	if err != nil {
@@ -109,6 +108,11 @@ func Discover(ctx context.Context, engine *dockerapi.Client, project, selfID str
 	if err != nil {
 		return nil, err
 	}
+	return newPlan(project, selfID, d, containers, volumes), nil
+}
+
+// newPlan makes the plan from all that the engine has.
+func newPlan(project, selfID string, d Defaults, containers []dockerapi.Container, volumes []dockerapi.Volume) *Plan {
 	p := planner{plan: &Plan{Project: project}, defaults: d, known: map[string]dockerapi.Volume{}}
 	for _, v := range volumes {
 		p.known[v.Name] = v
@@ -130,7 +134,7 @@ func Discover(ctx context.Context, engine *dockerapi.Client, project, selfID str
 	// Whatever order the engine has, a plan is the same each time.
 	slices.SortFunc(p.inside, func(a, b candidate) int { return strings.Compare(a.Name(), b.Name()) })
 	p.all()
-	return p.plan, nil
+	return p.plan
 }
 
 func (p *planner) all() {
