@@ -1,0 +1,278 @@
+package dockeragent
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/s4-storage/s4/internal/dockerapi"
+	"github.com/s4-storage/s4/snapshot"
+)
+
+// service is a container of the project "app"; mounts are NAME:PATH[:ro], a
+// bind mount where NAME is a path.
+func service(name string, created int64, labels map[string]string, mounts ...string) dockerapi.Container {
+	c := dockerapi.Container{ID: "id-" + name, Names: []string{"/" + name}, State: "running", Created: created,
+		Labels: map[string]string{composeProject: "app", composeService: name}}
+	for k, v := range labels {
+		c.Labels[k] = v
+	}
+	for _, m := range mounts {
+		f := strings.Split(m, ":")
+		one := dockerapi.Mount{Type: "volume", Name: f[0], Destination: f[1], RW: len(f) == 2}
+		if strings.HasPrefix(f[0], "/") {
+			one.Type, one.Name, one.Source = "bind", "", f[0]
+		}
+		c.Mounts = append(c.Mounts, one)
+	}
+	return c
+}
+
+func testVolumes() []dockerapi.Volume {
+	var all []dockerapi.Volume
+	for _, key := range []string{"data", "cache", "old", StateVolume} {
+		all = append(all, dockerapi.Volume{Name: "app_" + key, Driver: "local", Mountpoint: "/m/app_" + key,
+			Labels: map[string]string{composeProject: "app", composeVolume: key}})
+	}
+	return append(all, dockerapi.Volume{Name: "shared", Driver: "local", Mountpoint: "/m/shared"},
+		dockerapi.Volume{Name: anonymous, Driver: "local", Mountpoint: "/m/x"})
+}
+
+var anonymous = strings.Repeat("ab", 32)
+
+func TestPlan(t *testing.T) {
+	type labels = map[string]string
+	agent := service("agent", 9, labels{LabelAgent: "true"}, "app_data:/volumes/data", "app_"+StateVolume+":/var/lib/s4/agent")
+	outside := service("other", 1, labels{"s4.quiesce": "stop"}, "app_data:/x")
+	outside.Labels[composeProject] = "elsewhere"
+	for _, tt := range []struct {
+		name       string
+		containers []dockerapi.Container
+		self       string
+		volumes    string // NAME of each, with "!" where it has an error
+		problems   []string
+		left       []string
+		check      func(t *testing.T, p *Plan)
+	}{
+		{name: "every named volume by default",
+			containers: []dockerapi.Container{service("db", 1, nil, "app_data:/data", anonymous+":/tmp", "/srv/conf:/etc/conf:ro", "/run/x.sock:/x.sock")},
+			volumes:    "app_data", left: []string{"without a name, at /tmp of db", "the host's /srv/conf", "the volume app_cache: no container mounts it", "the volume app_old"},
+			check: func(t *testing.T, p *Plan) {
+				if v := p.Volumes[0]; v.Path != "/m/app_data" || v.Remote != "/place" || v.Interval != time.Hour || v.Users[0].Quiesce != QuiesceNone {
+					t.Errorf("%+v", v)
+				}
+			}},
+		{name: "only those named", volumes: "app_data shared",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.volumes": "data,shared"}, "app_data:/data", "app_cache:/c", "shared:/s")},
+			left:       []string{"the volume app_cache: labels"}},
+		{name: "all but", volumes: "app_data",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.exclude": "cache,data/tmp"}, "app_data:/data", "app_cache:/c")},
+			check: func(t *testing.T, p *Plan) {
+				if !slices.Equal(p.Volumes[0].Exclude, []string{"tmp"}) {
+					t.Errorf("%+v", p.Volumes[0])
+				}
+			}},
+		{name: "mistyped name", volumes: "",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.volumes": "dtaa"}, "app_data:/data")},
+			problems:   []string{`container db: label s4.volumes="dtaa": the container mounts no such volume (good: data)`},
+			left:       []string{"the volume app_data: labels"}},
+		{name: "mistyped label", volumes: "app_data!",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.quiese": "stop"}, "app_data:/data")},
+			problems:   []string{`label s4.quiese="stop": no such label`}},
+		{name: "switched off", volumes: "",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.enable": "false"}, "app_data:/data")},
+			left:       []string{"the volume app_data: labels"}},
+		{name: "shared by two", volumes: "app_data",
+			containers: []dockerapi.Container{
+				service("db", 1, labels{"s4.quiesce": "pause", "s4.interval": "2h", "s4.keep": "daily=3"}, "app_data:/data"),
+				service("web", 2, labels{"s4.quiesce": "stop", "s4.interval": "30m", "s4.keep": "daily=1,weekly=2"}, "app_data:/w"),
+				service("off", 3, labels{"s4.enable": "false", "s4.interval": "1m"}, "app_data:/w:ro"),
+			},
+			check: func(t *testing.T, p *Plan) {
+				v := p.Volumes[0]
+				if v.Interval != 30*time.Minute || v.Keep != (Keep{Daily: 3, Weekly: 2}) {
+					t.Errorf("%+v", v)
+				}
+				var held []string
+				for _, u := range v.Users {
+					held = append(held, u.Name+" "+string(u.Quiesce))
+				}
+				if got := strings.Join(held, ", "); got != "off none, web stop, db pause" {
+					t.Errorf("users: %s", got)
+				}
+			}},
+		{name: "one names it, one leaves it out", volumes: "app_data!",
+			containers: []dockerapi.Container{service("a", 1, labels{"s4.volumes": "data"}, "app_data:/d"), service("b", 1, labels{"s4.exclude": "data"}, "app_data:/d")},
+			problems:   []string{"s4.volumes of a names it and s4.exclude of b leaves it out"}},
+		{name: "two remotes", volumes: "app_data!",
+			containers: []dockerapi.Container{service("a", 1, labels{"s4.remote": "/x"}, "app_data:/d"), service("b", 1, labels{"s4.remote": "/y"}, "app_data:/d")},
+			problems:   []string{"different remotes: /x, /y"}},
+		{name: "agent in the project", self: "id-agent", volumes: "app_cache! app_data",
+			containers: []dockerapi.Container{agent, service("db", 1, nil, "app_data:/data", "app_cache:/c")},
+			problems:   []string{"volume app_cache: the agent does not mount it"},
+			check: func(t *testing.T, p *Plan) {
+				if p.Volumes[1].Path != "/volumes/data" || len(p.Volumes[1].Users) != 1 {
+					t.Errorf("%+v", p.Volumes[1])
+				}
+			}},
+		{name: "only the agent mounts it", self: "id-agent", volumes: "app_cache!",
+			containers: []dockerapi.Container{agent, service("db", 1, nil, "app_cache:/c")},
+			problems:   []string{"volume app_cache: the agent does not mount it", "volume app_data: only the agent mounts it"}},
+		{name: "a user of another project", volumes: "app_data",
+			containers: []dockerapi.Container{service("db", 1, nil, "app_data:/data"), outside},
+			left:       []string{"what other writes into the volume app_data meanwhile"},
+			check: func(t *testing.T, p *Plan) {
+				for _, u := range p.Volumes[0].Users {
+					if u.Quiesce != QuiesceNone {
+						t.Errorf("%+v", u)
+					}
+				}
+			}},
+		{name: "dump goes where the database is", volumes: "app_cache app_data",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.dump": "postgres"}, "app_cache:/c", "app_data:/var/lib/postgresql/data")},
+			check: func(t *testing.T, p *Plan) {
+				if p.Volumes[0].Users[0].Dump != DumpNone || p.Volumes[1].Users[0].Dump != DumpPostgres {
+					t.Errorf("%+v", p.Volumes)
+				}
+			}},
+		{name: "dump goes nowhere", volumes: "app_data",
+			containers: []dockerapi.Container{service("db", 1, labels{"s4.dump": "mysql"}, "app_data:/d:ro")},
+			problems:   []string{"no volume that the container can write to"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newPlan("app", tt.self, Defaults{Remote: "/place", Interval: time.Hour}, tt.containers, testVolumes())
+			var names []string
+			for _, v := range p.Volumes {
+				name := v.Name
+				if v.Err != nil {
+					name += "!"
+				}
+				names = append(names, name)
+			}
+			if got := strings.Join(names, " "); got != tt.volumes {
+				t.Errorf("volumes %q, want %q", got, tt.volumes)
+			}
+			if len(p.Problems) != len(tt.problems) {
+				t.Errorf("problems: %q", p.Problems)
+			}
+			for _, want := range tt.problems {
+				if !slices.ContainsFunc(p.Problems, func(s string) bool { return strings.Contains(s, want) }) {
+					t.Errorf("%q lacks %q", p.Problems, want)
+				}
+			}
+			for _, want := range tt.left {
+				if !slices.ContainsFunc(p.Left, func(s string) bool { return strings.Contains(s, want) }) {
+					t.Errorf("%q lacks %q", p.Left, want)
+				}
+			}
+			if slices.ContainsFunc(p.Left, func(s string) bool { return strings.Contains(s, ".sock") || strings.Contains(s, StateVolume) }) {
+				t.Errorf("%q tells of what holds no data", p.Left)
+			}
+			if tt.check != nil {
+				tt.check(t, p)
+			}
+		})
+	}
+}
+
+func TestHoldOrder(t *testing.T) {
+	user := func(name string, created int64, on ...string) User {
+		u := User{ID: name, Name: name, Service: name, Created: created}
+		for _, d := range on {
+			u.DependsOn = append(u.DependsOn, Dependency{Service: d})
+		}
+		return u
+	}
+	for _, tt := range []struct {
+		users []User
+		want  string
+	}{
+		{[]User{user("db", 1), user("app", 2)}, "app db"},
+		{[]User{user("db", 9), user("app", 2, "db")}, "app db"},
+		{[]User{user("db", 9), user("app", 8, "db", "queue"), user("queue", 7, "db"), user("web", 1, "app")}, "web app queue db"},
+		{[]User{user("a", 1, "b"), user("b", 2, "a")}, "b a"},
+	} {
+		var got []string
+		for _, u := range holdOrder(tt.users) {
+			got = append(got, u.Name)
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("order %q, want %q", got, tt.want)
+		}
+	}
+	got := parseDependsOn("db:service_healthy:false,cache:service_started:true,")
+	if !slices.Equal(got, []Dependency{{"db", true}, {"cache", false}}) {
+		t.Errorf("depends on %+v", got)
+	}
+}
+
+func TestSelf(t *testing.T) {
+	id := strings.Repeat("0f", 32)
+	for in, want := range map[string]string{
+		"717 700 8:1 /var/lib/docker/containers/" + id + "/hostname /etc/hostname rw - ext4 /dev/sda1 rw\n": id,
+		"717 700 8:1 /docker/containers/" + id + "/hostname /etc/hostname rw - ext4 /dev/sda1 rw":           id,
+		// a host that runs an engine
+		"717 700 0:5 / /var/lib/docker/containers/" + id + "/mounts/shm rw - tmpfs shm rw\n": "",
+		"717 700 8:1 /srv/hostname /etc/hostname rw - ext4 /dev/sda1 rw\n":                   "",
+		"717\n\n": "",
+	} {
+		if got := selfIn(in); got != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestNext(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	refused := errors.New("no")
+	for _, tt := range []struct {
+		name     string
+		failures int
+		held     bool
+		err      error
+		min, max time.Duration // until the next
+	}{
+		{"good", 3, true, nil, 57 * time.Minute, time.Hour},
+		{"first failure", 0, false, refused, 30 * time.Second, 30 * time.Second},
+		{"third failure", 2, false, refused, 2 * time.Minute, 2 * time.Minute},
+		{"failure with services held", 0, true, refused, 5 * time.Minute, 5 * time.Minute},
+		{"many failures", 1000, false, refused, time.Hour, time.Hour},
+	} {
+		st := &VolumeState{Interval: time.Hour, Failures: tt.failures}
+		st.begin(now)
+		st.end("v", Result{Files: 1}, tt.held, tt.err, now)
+		if d := st.Next.Sub(now); d < tt.min || d > tt.max {
+			t.Errorf("%s: next after %v", tt.name, d)
+		}
+		if (tt.err == nil) != (st.Failures == 0 && st.Error == "" && st.LastGood.Equal(now)) {
+			t.Errorf("%s: %+v", tt.name, st)
+		}
+	}
+	a, b := &VolumeState{Interval: time.Hour}, &VolumeState{Interval: time.Hour}
+	for st, name := range map[*VolumeState]string{a: "one", b: "two"} {
+		st.begin(now)
+		st.end(name, Result{}, false, nil, now)
+	}
+	if a.Next.Equal(b.Next) {
+		t.Error("two volumes are due at the same time")
+	}
+}
+
+func TestFollow(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	s := &State{Volumes: map[string]*VolumeState{
+		"was": {LastGood: now.Add(-time.Hour)}, "never": {}, "late": {Next: now.Add(90 * 24 * time.Hour), LastGood: now},
+	}}
+	s.follow(&Plan{Volumes: []Volume{{Name: "late", Interval: time.Hour}, {Name: "new", Interval: time.Hour, Err: snapshot.ErrUsage}}}, now)
+	if !s.Volumes["was"].Gone || s.Volumes["never"] != nil {
+		t.Error("a volume that was backed up stays known, another not")
+	}
+	if d := s.Volumes["late"].Next.Sub(now); d != time.Hour {
+		t.Errorf("after the clock was set, next in %v", d)
+	}
+	if s.Volumes["new"].Error == "" || !s.Volumes["new"].Next.Equal(now) {
+		t.Errorf("%+v", s.Volumes["new"])
+	}
+}
