@@ -131,8 +131,6 @@ func newPlan(project, selfID string, d Defaults, containers []dockerapi.Containe
 			p.inside = append(p.inside, one)
 		}
 	}
-	// Whatever order the engine has, a plan is the same each time.
-	slices.SortFunc(p.inside, func(a, b candidate) int { return strings.Compare(a.Name(), b.Name()) })
 	p.all()
 	return p.plan
 }
@@ -416,12 +414,11 @@ func parseDependsOn(label string) []Dependency {
 // holdOrder puts dependents before what they depend on: an application is
 // stopped before its database. Where nothing is known of that, the container
 // that was made last is first, since compose makes them in the order of their
-// dependencies.
+// dependencies. Of those made in the same second the order stays: the engine
+// lists the newest first.
 func holdOrder(users []User) []User {
 	rest := slices.Clone(users)
-	slices.SortStableFunc(rest, func(a, b User) int {
-		return cmp.Or(cmp.Compare(b.Created, a.Created), strings.Compare(a.Name, b.Name))
-	})
+	slices.SortStableFunc(rest, func(a, b User) int { return cmp.Compare(b.Created, a.Created) })
 	var order []User
 	for len(rest) > 0 {
 		next := slices.IndexFunc(rest, func(u User) bool {

@@ -193,6 +193,8 @@ func TestHoldOrder(t *testing.T) {
 		{[]User{user("db", 9), user("app", 2, "db")}, "app db"},
 		{[]User{user("db", 9), user("app", 8, "db", "queue"), user("queue", 7, "db"), user("web", 1, "app")}, "web app queue db"},
 		{[]User{user("a", 1, "b"), user("b", 2, "a")}, "b a"},
+		{[]User{user("app", 1), user("db", 1)}, "app db"},
+		{[]User{user("db", 1), user("app", 1)}, "db app"},
 	} {
 		var got []string
 		for _, u := range holdOrder(tt.users) {

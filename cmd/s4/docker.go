@@ -1,6 +1,86 @@
 package main
 
+import (
+	"context"
+	"os"
+
+	"github.com/s4-storage/s4/dockeragent"
+	"github.com/s4-storage/s4/internal/dockerapi"
+)
+
 // DockerCmd is `s4 docker`.
 type DockerCmd struct {
+	Add    DockerAddCmd    `cmd:"" help:"Add backups to a compose project."`
+	Status DockerStatusCmd `cmd:"" help:"Show the last good backups of docker volumes."`
+	Doctor DockerDoctorCmd `cmd:"" help:"Look at everything that the backups depend on."`
 	Plugin DockerPluginCmd `cmd:"" help:"The volume driver for docker."`
+	Agent  DockerAgentCmd  `cmd:"" help:"Do the backups of a compose project; its agent service runs this."`
+}
+
+// withEngine connects to the docker engine for the time of do.
+func withEngine(do func(*dockerapi.Client) error) error {
+	engine, err := dockerapi.New("")
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	return do(engine)
+}
+
+// projectFlags choose a compose project.
+type projectFlags struct {
+	Project string `short:"p" placeholder:"NAME" help:"Compose project (default: that of the directory; every one where there is no compose file)."`
+}
+
+// project is the one that is meant, "" for all.
+func (f projectFlags) project(ctx context.Context, a *app) (string, error) {
+	if f.Project != "" || dockeragent.Self() != "" {
+		return f.Project, nil
+	}
+	name, err := dockeragent.Project(ctx, a.here())
+	if isNotExist(err) {
+		return "", nil
+	}
+	return name, err
+}
+
+func isNotExist(err error) bool { return exitCode(err) == exitNotFound }
+
+// DockerAgentCmd is `s4 docker agent`.
+type DockerAgentCmd struct {
+	Run DockerAgentRunCmd `cmd:"" help:"Back up the project's volumes, each on its interval, until told to stop."`
+}
+
+// DockerAgentRunCmd is `s4 docker agent run`.
+type DockerAgentRunCmd struct {
+	Project string `short:"p" placeholder:"NAME" help:"Compose project (default: that of the container this runs in)."`
+	State   string `env:"S4_AGENT_DIR" placeholder:"DIR" default:"${agentDir}" help:"Where the agent keeps what it has held and done."`
+	Remote  string `env:"S4_REMOTE" placeholder:"URL" help:"Place for volumes whose labels name none."`
+	Once    bool   `help:"Back up every volume now, and end."`
+}
+
+// Help is the paragraph under --help.
+func (DockerAgentRunCmd) Help() string {
+	return `Backs up the docker volumes of a compose project as the labels s4.* of its services say. Services are paused or stopped only as their labels say, for five minutes at the most, and what was running before runs again however it ends. At its start it first brings back what a crash has left down.
+
+Example: s4 docker agent run --project shop --remote s4@nas:/volumes`
+}
+
+// Run does it.
+func (c *DockerAgentRunCmd) Run(ctx context.Context, a *app) error {
+	return withEngine(func(engine *dockerapi.Client) (err error) {
+		agent, err := dockeragent.New(ctx, dockeragent.Config{
+			Engine: engine, Project: c.Project, Self: dockeragent.Self(), Dir: c.State,
+			Backup: newDockerBackup(a), Defaults: dockeragent.Defaults{Remote: c.Remote},
+			Log: newLogger(os.Stderr, max(a.Verbose, 1)),
+		})
+		if err != nil {
+			return err
+		}
+		defer agent.Close() //nolint:errcheck // a lock ends with the process anyway
+		if c.Once {
+			return agent.Once(ctx)
+		}
+		return agent.Run(ctx)
+	})
 }

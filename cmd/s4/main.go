@@ -18,6 +18,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/s4-storage/s4/dockeragent"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/quote"
 	"github.com/s4-storage/s4/internal/reach"
@@ -52,7 +53,8 @@ type CLI struct {
 	Attach    AttachCmd    `cmd:"" help:"Mount volumes that have an image, as at boot."`
 	Detach    DetachCmd    `cmd:"" help:"Unmount a volume that has an image."`
 	Config    ConfigCmd    `cmd:"" help:"Read and write settings."`
-	Docker    DockerCmd    `cmd:"" help:"Serve docker's volumes."`
+	Docker    DockerCmd    `cmd:"" help:"Back up docker volumes, and serve them."`
+	Target    TargetCmd    `cmd:"" help:"Manage this host as a place for volumes."`
 	Version   VersionCmd   `cmd:"" help:"Show the version."`
 }
 
@@ -121,6 +123,7 @@ func runContext(ctx context.Context, args []string, stdin io.Reader, stdout, std
 		kong.Writers(stdout, stderr),
 		kong.Exit(func(code int) { panic(exited(code)) }),
 		kong.ValueFormatter(kong.DefaultHelpValueFormatter),
+		kong.Vars{"agentDir": dockeragent.AgentDir, "agentImage": dockeragent.AgentImage},
 	)
 	if err != nil {
 		return err
