@@ -23,7 +23,7 @@ type TargetAddKeyCmd struct {
 	Key        string `arg:"" help:"The public key: its text, a file, or - for stdin."`
 	AppendOnly bool   `help:"The key can add to the repository, not delete what it has."`
 	Place      string `placeholder:"DIR" default:"/volumes" env:"S4_TARGET_DIR" help:"Where the repositories are."`
-	File       string `name:"authorized-keys" placeholder:"FILE" help:"The file to write (default: ~/.ssh/authorized_keys)."`
+	File       string `name:"authorized-keys" env:"S4_AUTHORIZED_KEYS" placeholder:"FILE" help:"The file to write (default: ~/.ssh/authorized_keys)."`
 }
 
 // Help is the paragraph under --help.
