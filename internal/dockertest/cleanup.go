@@ -28,7 +28,9 @@ func (e *Engine) cleanup() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
 	for _, at := range e.mounts() {
-		if !e.crashed {
+		// The engine itself leaves the host's network behind when a container
+		// was in it.
+		if !e.crashed && !strings.HasSuffix(at, "/exec/netns/default") {
 			e.tb.Errorf("still mounted: %s", at)
 		}
 		_ = unix.Unmount(at, unix.MNT_DETACH)
