@@ -71,11 +71,9 @@ type outcome struct {
 // snapshot.ErrDamaged; snapshot.ErrUsage without a project.
 func New(ctx context.Context, c Config) (_ *Agent, err error) {
 	if c.Project == "" && c.Self != "" {
-		d, err := c.Engine.Inspect(ctx, c.Self)
-		if err != nil {
+		if c.Project, err = ProjectOf(ctx, c.Engine, c.Self); err != nil {
 			return nil, err
 		}
-		c.Project = d.Config.Labels[composeProject]
 	}
 	if c.Project == "" {
 		return nil, hint.With(fmt.Errorf("%w: of which compose project?", snapshot.ErrUsage), "name it with --project")
@@ -104,6 +102,12 @@ func New(ctx context.Context, c Config) (_ *Agent, err error) {
 		holder: &holder{engine: c.Engine, journal: j, log: c.Log}, lock: lock,
 		state: state, running: map[string]Volume{},
 	}, nil
+}
+
+// ProjectOf is the compose project of a container, "" for none.
+func ProjectOf(ctx context.Context, engine *dockerapi.Client, id string) (string, error) {
+	d, err := engine.Inspect(ctx, id)
+	return d.Config.Labels[composeProject], err
 }
 
 // Close gives the directory free.

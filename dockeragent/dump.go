@@ -11,6 +11,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/s4-storage/s4/internal/dockerapi"
 	"github.com/s4-storage/s4/internal/hint"
@@ -63,8 +64,14 @@ func (e *DumpError) Error() string {
 	return text
 }
 
+// dumpTime bounds the dumps for one backup: a command that waits for something
+// would else end all backups of its volume.
+const dumpTime = 2 * time.Hour
+
 // dump makes the dumps that the rules of a volume ask for.
 func dump(ctx context.Context, engine *dockerapi.Client, v Volume) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, dumpTime, fmt.Errorf("not done after %v", dumpTime))
+	defer cancel()
 	for _, u := range v.Users {
 		if u.Dump == DumpNone {
 			continue
@@ -156,7 +163,7 @@ func sqliteFiles(ctx context.Context, dir string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look for databases: %w", err)
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // only read
 	var found []string
 	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {

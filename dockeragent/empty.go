@@ -26,7 +26,7 @@ func isEmpty(ctx context.Context, dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("look into the volume: %w", err)
 	}
-	defer root.Close()
+	defer root.Close() //nolint:errcheck // only read
 	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
 		switch {
 		case ctx.Err() != nil:

@@ -173,7 +173,7 @@ func TestHold(t *testing.T) {
 	}
 	never := b.started("c-none") + b.started("d-reads") + b.started("g-other")
 
-	refused := errors.New("refused")
+	refused, errPanic := errors.New("refused"), errors.New("a panic")
 	for _, tt := range []struct {
 		name string
 		max  time.Duration
@@ -187,7 +187,7 @@ func TestHold(t *testing.T) {
 			<-ctx.Done()
 			return Result{}, ctx.Err()
 		}, want: context.Canceled},
-		{name: "panic", push: func(context.Context, context.CancelFunc, Volume) (Result, error) { panic("oh") }, want: &panicError{}},
+		{name: "panic", push: func(context.Context, context.CancelFunc, Volume) (Result, error) { panic("oh") }, want: errPanic},
 		{name: "captured", push: func(_ context.Context, _ context.CancelFunc, v Volume) (Result, error) {
 			v.Captured()
 			if got := b.states(); got != before {
@@ -221,8 +221,8 @@ func TestHold(t *testing.T) {
 				a.maxHold = tt.max
 			}
 			err := a.Once(ctx)
-			if p, ok := tt.want.(*panicError); ok {
-				if !errors.As(err, &p) {
+			if tt.want == errPanic {
+				if _, ok := errors.AsType[*panicError](err); !ok {
 					t.Errorf("error %v", err)
 				}
 			} else if !errors.Is(err, tt.want) {

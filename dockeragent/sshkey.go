@@ -84,8 +84,8 @@ func HostKey(ctx context.Context, address string) (ssh.PublicKey, error) {
 	if err != nil {
 		return nil, hint.With(unreachable(err), "the agent needs a name that is known without your ~/.ssh/config, and the port in ssh://USER@HOST:PORT/PATH")
 	}
-	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer conn.Close() //nolint:errcheck // nothing was said
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer stop()
 	var key ssh.PublicKey
 	seen := errors.New("seen")

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
 
 	"github.com/s4-storage/s4/dockeragent"
@@ -29,22 +31,24 @@ func withEngine(do func(*dockerapi.Client) error) error {
 
 // projectFlags choose a compose project.
 type projectFlags struct {
-	Project string `short:"p" placeholder:"NAME" help:"Compose project (default: that of the directory; every one where there is no compose file)."`
+	Project string `short:"p" placeholder:"NAME" help:"Compose project (default: that of the directory; all where there is no compose file)."`
 }
 
 // project is the one that is meant, "" for all.
-func (f projectFlags) project(ctx context.Context, a *app) (string, error) {
-	if f.Project != "" || dockeragent.Self() != "" {
+func (f projectFlags) project(ctx context.Context, a *app, engine *dockerapi.Client) (string, error) {
+	self := dockeragent.Self()
+	switch {
+	case f.Project != "":
 		return f.Project, nil
+	case self != "": // as for the health check of an agent
+		return dockeragent.ProjectOf(ctx, engine, self)
 	}
 	name, err := dockeragent.Project(ctx, a.here())
-	if isNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
 	return name, err
 }
-
-func isNotExist(err error) bool { return exitCode(err) == exitNotFound }
 
 // DockerAgentCmd is `s4 docker agent`.
 type DockerAgentCmd struct {

@@ -32,15 +32,16 @@ Example: s4 docker status --max-lag 3h`
 
 // Run does it.
 func (c *DockerStatusCmd) Run(ctx context.Context, a *app) error {
-	project, err := c.project(ctx, a)
-	if err != nil {
-		return err
-	}
 	var all []dockeragent.Status
-	if err := withEngine(func(engine *dockerapi.Client) error {
+	err := withEngine(func(engine *dockerapi.Client) error {
+		project, err := c.project(ctx, a, engine)
+		if err != nil {
+			return err
+		}
 		all, err = dockeragent.Statuses(ctx, engine, project)
 		return err
-	}); err != nil {
+	})
+	if err != nil {
 		return err
 	}
 	var complaints []string
@@ -125,12 +126,12 @@ Example: s4 docker doctor`
 
 // Run does it.
 func (c *DockerDoctorCmd) Run(ctx context.Context, a *app) error {
-	project, err := c.project(ctx, a)
-	if err != nil {
-		return err
-	}
 	var checks []dockeragent.Check
 	if err := withEngine(func(engine *dockerapi.Client) error {
+		project, err := c.project(ctx, a, engine)
+		if err != nil {
+			return err
+		}
 		checks = dockeragent.Doctor(ctx, engine, project, c.MaxLag)
 		return nil
 	}); err != nil {

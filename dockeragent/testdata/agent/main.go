@@ -36,7 +36,11 @@ func run(ctx context.Context) error {
 	switch args := strings.Join(os.Args[1:], " "); args {
 	case "docker agent run":
 	case "docker status --quiet --health":
-		all, err := dockeragent.Statuses(ctx, engine, "")
+		project, err := dockeragent.ProjectOf(ctx, engine, dockeragent.Self())
+		if err != nil {
+			return err
+		}
+		all, err := dockeragent.Statuses(ctx, engine, project)
 		for _, s := range all {
 			if complaints := s.Complaints(0, time.Now()); len(complaints) > 0 {
 				return errors.New(complaints[0])
