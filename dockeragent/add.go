@@ -19,6 +19,7 @@ import (
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/atomicfile"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/sshkeys"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -206,31 +207,31 @@ func prepare(ctx context.Context, o *AddOptions) (*adding, error) {
 func (a *adding) ssh(ctx context.Context, r *Added) error {
 	r.Key = filepath.Join(a.own(), keyFile)
 	comment := agentService + " of " + a.project.name
-	key, err := ensureKey(r.Key, comment)
+	key, err := sshkeys.Ensure(r.Key, comment)
 	if err != nil {
 		return err
 	}
-	g := Grant{Key: key, Comment: comment, AppendOnly: true}
+	g := sshkeys.Grant{Key: key, Comment: comment, AppendOnly: true}
 	for _, name := range r.Volumes {
 		g.Paths = append(g.Paths, path.Join(a.remote.Path, name))
 	}
 	r.Authorized = g.Line()
 
-	address := sshAddress(a.remote)
-	host, err := HostKey(ctx, address)
+	address := sshkeys.Address(a.remote)
+	host, err := sshkeys.HostKey(ctx, address)
 	if err != nil {
 		return err
 	}
 	r.Fingerprint = ssh.FingerprintSHA256(host)
 	hosts := filepath.Join(a.own(), knownHostsFile)
-	err = checkPinned(hosts, address, host)
-	if !errors.Is(err, errNotPinned) {
+	err = sshkeys.CheckPinned(hosts, address, host)
+	if !errors.Is(err, sshkeys.ErrNotPinned) {
 		return err
 	}
 	if err := a.AcceptHost(ctx, address, r.Fingerprint); err != nil {
 		return err
 	}
-	return pin(hosts, address, host)
+	return sshkeys.Pin(hosts, address, host)
 }
 
 // verify asks compose whether it reads the override: COMPOSE_FILE may say

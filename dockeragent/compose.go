@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -167,6 +168,15 @@ func (m *composeMount) UnmarshalYAML(n *yaml.Node) error {
 }
 
 var volumeName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`)
+
+// RepositoryPath is where a target keeps a volume's repository. Errors:
+// snapshot.ErrUsage for a name that is no docker volume's.
+func RepositoryPath(place, volume string) (string, error) {
+	if !volumeName.MatchString(volume) || len(volume) > 128 {
+		return "", fmt.Errorf("%w: %q cannot be a volume's name", snapshot.ErrUsage, shorten(volume))
+	}
+	return path.Join(place, volume), nil
+}
 
 // project is a compose project as its file describes it.
 type project struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/dockerapi"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/sshkeys"
 )
 
 // Verdict is how a check ended.
@@ -186,7 +187,7 @@ func (d *doctor) remotes(ctx context.Context, s Status) {
 			keyChecked = true
 			d.key(ctx, s, path)
 		}
-		d.hostKey(ctx, s, sshAddress(loc))
+		d.hostKey(ctx, s, sshkeys.Address(loc))
 	}
 }
 
@@ -198,7 +199,7 @@ func (d *doctor) key(ctx context.Context, s Status, path string) {
 		d.bad("key", err)
 		return
 	}
-	key, err := publicKey(path, data)
+	key, err := sshkeys.Public(path, data)
 	if err != nil {
 		d.bad("key", err)
 		return
@@ -207,7 +208,7 @@ func (d *doctor) key(ctx context.Context, s Status, path string) {
 }
 
 func (d *doctor) hostKey(ctx context.Context, s Status, address string) {
-	key, err := HostKey(ctx, address)
+	key, err := sshkeys.HostKey(ctx, address)
 	if err != nil {
 		d.bad("host key", err)
 		return
@@ -229,8 +230,8 @@ func (d *doctor) hostKey(ctx context.Context, s Status, address string) {
 		return
 	}
 	host, _, _ := net.SplitHostPort(address)
-	switch err := checkPinned(file, address, key); {
-	case errors.Is(err, errNotPinned):
+	switch err := sshkeys.CheckPinned(file, address, key); {
+	case errors.Is(err, sshkeys.ErrNotPinned):
 		d.say(Bad, "host key", "%s has none that the agent knows", host)
 	case err != nil:
 		d.checks = append(d.checks, Check{Bad, "host key", err.Error(), "if that is right, delete s4-agent/known_hosts beside the compose file and run: s4 docker add"})

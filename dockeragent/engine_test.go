@@ -221,7 +221,7 @@ func TestHold(t *testing.T) {
 				a.maxHold = tt.max
 			}
 			err := a.Once(ctx)
-			if tt.want == errPanic {
+			if errors.Is(tt.want, errPanic) {
 				if _, ok := errors.AsType[*panicError](err); !ok {
 					t.Errorf("error %v", err)
 				}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/s4-storage/s4/dockeragent"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/sshkeys"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -57,7 +58,7 @@ func (c *TargetAddKeyCmd) Run(a *app) error {
 		}
 		text = string(data)
 	}
-	key, comment, err := dockeragent.ParseKey(text)
+	key, comment, err := sshkeys.ParseKey(text)
 	if err != nil {
 		return err
 	}
@@ -75,7 +76,7 @@ func (c *TargetAddKeyCmd) Run(a *app) error {
 		}
 		c.File = filepath.Join(home, ".ssh", "authorized_keys")
 	}
-	changed, err := dockeragent.AddGrant(c.File, dockeragent.Grant{Key: key, Comment: comment, Paths: []string{repository}, AppendOnly: c.AppendOnly})
+	changed, err := sshkeys.AddGrant(c.File, sshkeys.Grant{Key: key, Comment: comment, Paths: []string{repository}, AppendOnly: c.AppendOnly})
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,6 @@
-package dockeragent
+// Package sshkeys makes and reads what ssh trusts: key pairs, lines of
+// authorized_keys and known_hosts.
+package sshkeys
 
 import (
 	"bytes"
@@ -6,7 +8,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -50,11 +51,11 @@ func ParseKey(line string) (ssh.PublicKey, string, error) {
 		return nil, "", fmt.Errorf("%w: not an ssh public key: %s", snapshot.ErrUsage, why)
 	}
 	line = strings.TrimSpace(line)
-	if strings.ContainsAny(line, "\n\r\x00") {
-		return wrong("more than one line")
-	}
 	if strings.Contains(line, "PRIVATE KEY") {
 		return wrong("it is the private one")
+	}
+	if strings.ContainsAny(line, "\n\r\x00") {
+		return wrong("more than one line")
 	}
 	key, comment, options, _, err := ssh.ParseAuthorizedKey([]byte(line))
 	if err != nil {
@@ -66,8 +67,8 @@ func ParseKey(line string) (ssh.PublicKey, string, error) {
 	return key, comment, nil
 }
 
-// keyOptions gives the key, the paths and whether it is append-only, of a line
-// that Grant wrote; ok is false for any other.
+// parseGrant reads a line that Line wrote; of any other it gives at most the
+// key, and ok is false.
 func parseGrant(line string) (g Grant, ok bool) {
 	key, comment, options, _, err := ssh.ParseAuthorizedKey([]byte(line))
 	if err != nil {
@@ -142,13 +143,4 @@ func AddGrant(file string, g Grant) (changed bool, err error) {
 		return false, fmt.Errorf("add a key: %w", err)
 	}
 	return true, atomicfile.Write(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600)
-}
-
-// RepositoryPath is where a target keeps a volume's repository. Errors:
-// snapshot.ErrUsage for a name that is no docker volume's.
-func RepositoryPath(place, volume string) (string, error) {
-	if !volumeName.MatchString(volume) || len(volume) > 128 {
-		return "", fmt.Errorf("%w: %q cannot be a volume's name", snapshot.ErrUsage, shorten(volume))
-	}
-	return path.Join(place, volume), nil
 }

@@ -1,4 +1,4 @@
-package dockeragent
+package sshkeys
 
 import (
 	"bytes"
@@ -23,12 +23,12 @@ import (
 	"github.com/s4-storage/s4/snapshot"
 )
 
-// ensureKey gives the public half of the ed25519 key in the file, which is
+// Ensure gives the public half of the ed25519 key in the file, which is
 // made when it is not there. Errors: snapshot.ErrKey for a file that is no key.
-func ensureKey(file, comment string) (ssh.PublicKey, error) {
+func Ensure(file, comment string) (ssh.PublicKey, error) {
 	data, err := os.ReadFile(file)
 	if err == nil {
-		return publicKey(file, data)
+		return Public(file, data)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("read the ssh key: %w", err)
@@ -52,7 +52,9 @@ func ensureKey(file, comment string) (ssh.PublicKey, error) {
 	return key, atomicfile.Write(file+".pub", []byte(line), 0o644)
 }
 
-func publicKey(file string, data []byte) (ssh.PublicKey, error) {
+// Public is the public half of the key that a file holds; the file is only named in
+// errors. Errors: snapshot.ErrKey.
+func Public(file string, data []byte) (ssh.PublicKey, error) {
 	signer, err := ssh.ParsePrivateKey(data)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %s is no ssh key without a passphrase: %w", snapshot.ErrKey, file, err)
@@ -63,8 +65,8 @@ func publicKey(file string, data []byte) (ssh.PublicKey, error) {
 // dialTime bounds a connection for the host's key alone.
 const dialTime = 15 * time.Second
 
-// sshAddress is where the remote's sshd listens.
-func sshAddress(loc borgio.Location) string {
+// Address is where the remote's sshd listens.
+func Address(loc borgio.Location) string {
 	port := loc.Port
 	if port == 0 {
 		port = 22
@@ -103,15 +105,15 @@ func HostKey(ctx context.Context, address string) (ssh.PublicKey, error) {
 	return key, nil
 }
 
-// errNotPinned says that a known_hosts file has no key of the host.
-var errNotPinned = errors.New("host key is not pinned")
+// ErrNotPinned says that a known_hosts file has no key of the host.
+var ErrNotPinned = errors.New("host key is not pinned")
 
-// checkPinned compares a host's key with those in a known_hosts file.
-// Errors: errNotPinned; snapshot.ErrRefused for another key.
-func checkPinned(file, address string, key ssh.PublicKey) error {
+// CheckPinned compares a host's key with those in a known_hosts file.
+// Errors: ErrNotPinned; snapshot.ErrRefused for another key.
+func CheckPinned(file, address string, key ssh.PublicKey) error {
 	check, err := knownhosts.New(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return errNotPinned
+		return ErrNotPinned
 	}
 	if err != nil {
 		return fmt.Errorf("read %s: %w", file, err)
@@ -119,7 +121,7 @@ func checkPinned(file, address string, key ssh.PublicKey) error {
 	err = check(address, &net.TCPAddr{}, key)
 	if wrong, ok := errors.AsType[*knownhosts.KeyError](err); ok {
 		if len(wrong.Want) == 0 {
-			return errNotPinned
+			return ErrNotPinned
 		}
 		return hint.With(fmt.Errorf("%w: %s has another host key now: %s", snapshot.ErrRefused, address, ssh.FingerprintSHA256(key)),
 			"if that is right, delete "+file+" and try again")
@@ -127,8 +129,8 @@ func checkPinned(file, address string, key ssh.PublicKey) error {
 	return err
 }
 
-// pin writes the key into a known_hosts file of its own.
-func pin(file, address string, key ssh.PublicKey) error {
+// Pin writes the key into a known_hosts file of its own.
+func Pin(file, address string, key ssh.PublicKey) error {
 	line := knownhosts.Line([]string{knownhosts.Normalize(address)}, key) + "\n"
 	return atomicfile.Write(file, []byte(line), 0o644)
 }
