@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -69,7 +68,8 @@ type Added struct {
 	dir     string
 }
 
-// Override is what Add would write, without writing anything.
+// Override is what Add would write, without writing anything; also beside an
+// override that is not ours.
 func Override(ctx context.Context, o AddOptions) ([]byte, error) {
 	a, err := prepare(ctx, &o)
 	if err != nil {
@@ -87,6 +87,9 @@ func Override(ctx context.Context, o AddOptions) ([]byte, error) {
 func Add(ctx context.Context, o AddOptions) (*Added, error) {
 	a, err := prepare(ctx, &o)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkOverrides(a.dir, a.overrideFile); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(a.own(), 0o700); err != nil {
@@ -166,18 +169,11 @@ func prepare(ctx context.Context, o *AddOptions) (*adding, error) {
 			return nil, fmt.Errorf("the passphrase's file: %w", err)
 		}
 	}
-	file, override, err := findComposeFile(dir)
+	file, err := findComposeFile(dir)
 	if err != nil {
 		return nil, err
 	}
-	a.overrideFile = override
-	old, err := os.ReadFile(filepath.Join(dir, override))
-	if err == nil && !bytes.HasPrefix(old, []byte(overrideMark)) {
-		return nil, foreignOverride(override)
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("read the override: %w", err)
-	}
+	a.overrideFile = overrideOf(file)
 	if a.compose, err = FindCompose(ctx); err != nil {
 		return nil, err
 	}

@@ -212,6 +212,12 @@ func TestAddRefused(t *testing.T) {
 			}
 		})
 	}
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "compose.yaml"), text("    volumes: ['d:/d']\nvolumes: {d: {}}\n"))
+	write(t, filepath.Join(dir, "compose.override.yaml"), "services: {}")
+	if out, err := Override(t.Context(), AddOptions{Dir: dir, Remote: "/place", Socket: "/s"}); err != nil || !strings.Contains(string(out), "s4-agent:") {
+		t.Errorf("printed beside an override of another: %s, %v", out, err)
+	}
 	for _, remote := range []string{"", "here", "nas:/x::archive", "http://x/y"} {
 		if _, err := Add(t.Context(), AddOptions{Dir: t.TempDir(), Remote: remote}); !errors.Is(err, snapshot.ErrUsage) {
 			t.Errorf("remote %q: %v", remote, err)

@@ -72,37 +72,38 @@ func (c Compose) run(ctx context.Context, dir string, args ...string) ([]byte, e
 // composeFiles are what compose looks for, in its order of preference.
 var composeFiles = []string{"compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"}
 
-// findComposeFile gives the name of the compose file in dir, and that of its
-// override: of the overrides that compose would read at most one may be there.
+// findComposeFile gives the name of the compose file in dir.
 // Errors: fs.ErrNotExist.
-func findComposeFile(dir string) (file, override string, err error) {
+func findComposeFile(dir string) (string, error) {
 	for _, name := range composeFiles {
 		if _, err := os.Stat(filepath.Join(dir, name)); err == nil {
-			file = name
-			break
+			return name, nil
 		}
 	}
-	if file == "" {
-		return "", "", fmt.Errorf("no compose file (%s) in %s: %w", strings.Join(composeFiles, ", "), dir, fs.ErrNotExist)
-	}
-	override = overrideOf(file)
+	return "", fmt.Errorf("no compose file (%s) in %s: %w", strings.Join(composeFiles, ", "), dir, fs.ErrNotExist)
+}
+
+// checkOverrides refuses an override that is not ours, of any name that
+// compose would read.
+func checkOverrides(dir, ours string) error {
 	for _, name := range composeFiles {
 		other := overrideOf(name)
-		if _, err := os.Lstat(filepath.Join(dir, other)); err == nil && other != override {
-			return "", "", foreignOverride(other)
+		text, err := os.ReadFile(filepath.Join(dir, other))
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			return fmt.Errorf("read the override: %w", err)
+		case other != ours || !bytes.HasPrefix(text, []byte(overrideMark)):
+			return hint.With(fmt.Errorf("%w: there is %s already, which is not of s4", snapshot.ErrRefused, other),
+				"print the agent's service with --print, and put it into your files yourself")
 		}
 	}
-	return file, override, nil
+	return nil
 }
 
 func overrideOf(file string) string {
 	ext := filepath.Ext(file)
 	return strings.TrimSuffix(file, ext) + ".override" + ext
-}
-
-func foreignOverride(name string) error {
-	return hint.With(fmt.Errorf("%w: there is %s already, which is not of s4", snapshot.ErrRefused, name),
-		"print the agent's service with --print, and put it into your files yourself")
 }
 
 // composeConfig is the part of what `config` prints that matters here; it is
@@ -255,8 +256,8 @@ func projectName(dir string) string {
 
 // Project is the name of the compose project in dir. Errors: fs.ErrNotExist.
 func Project(ctx context.Context, dir string) (string, error) {
-	file, _, err := findComposeFile(dir)
-	if err != nil && !errors.Is(err, snapshot.ErrRefused) {
+	file, err := findComposeFile(dir)
+	if err != nil {
 		return "", err
 	}
 	abs, err := filepath.Abs(dir)
@@ -266,9 +267,6 @@ func Project(ctx context.Context, dir string) (string, error) {
 	compose, err := FindCompose(ctx)
 	if err != nil {
 		return projectName(abs), nil //nolint:nilerr // the usual name will do
-	}
-	if file == "" {
-		return projectName(abs), nil
 	}
 	config, err := compose.run(ctx, abs, "-f", file, "config")
 	if err != nil {
