@@ -137,8 +137,9 @@ func newPlan(project, selfID string, d Defaults, containers []dockerapi.Containe
 
 func (p *planner) all() {
 	mounted := map[string]bool{}
-	for _, c := range p.inside {
-		p.checkNames(c)
+	for i, c := range p.inside {
+		c.err = errors.Join(c.err, p.checkNames(c))
+		p.inside[i].err = c.err
 		if c.err != nil {
 			p.problem("%v", c.err)
 		}
@@ -187,10 +188,11 @@ func (p *planner) called(volume, name string) bool {
 	return name == volume || name == p.known[volume].Labels[composeVolume]
 }
 
-// checkNames reports the volumes that the labels of c name and c does not
-// mount: a mistyped name would else back up nothing, silently.
-func (p *planner) checkNames(c candidate) {
+// checkNames gives an error for the volumes that the labels of c name and c does
+// not mount: a mistyped name would else back up nothing, silently.
+func (p *planner) checkNames(c candidate) error {
 	var good []string
+	var errs []error
 	has := func(name string) bool {
 		return slices.ContainsFunc(c.Mounts, func(m dockerapi.Mount) bool { return m.Type == "volume" && p.called(m.Name, name) })
 	}
@@ -206,7 +208,7 @@ func (p *planner) checkNames(c candidate) {
 	}
 	check := func(label, name string) {
 		if !has(name) {
-			p.problem("%v", &LabelError{c.Name(), label, name, "the container mounts no such volume", what})
+			errs = append(errs, &LabelError{c.Name(), label, name, "the container mounts no such volume", what})
 		}
 	}
 	for _, name := range c.rules.Volumes {
@@ -215,6 +217,7 @@ func (p *planner) checkNames(c candidate) {
 	for _, e := range c.rules.Exclude {
 		check(LabelExclude, e.Volume)
 	}
+	return errors.Join(errs...)
 }
 
 // volume puts one into the plan, or tells why not.
