@@ -296,13 +296,13 @@ func TestBtrfsMerged(t *testing.T) {
 	must(t, h.Fill(t.Context(), FillOptions{}))
 	want := []string{"2026-01-01T00-00-00Z", "2026-01-01T00-00-10Z"}
 	now := line(t, h)
-	if !slices.Equal(dirs(now), want) || now[0].Source != local.ID() || now[0].Message != "pushed" {
+	if !slices.Equal(dirs(now), want) || now[0].Source != archives.ID() || now[0].Message != "pushed" {
 		t.Fatalf("time line %+v", now)
 	}
-	held, err := x.Snapshots(t.Context(), archives.ID())
+	held, err := x.Snapshots(t.Context(), local.ID())
 	must(t, err)
 	if len(held) != 2 || held[0].Indexed || held[1].Indexed {
-		t.Fatalf("archives were read, too: %+v", held)
+		t.Fatalf("the disk was looked through, too: %+v", held)
 	}
 	for when, want := range map[string]int64{"archive-one": now[0].Num, "snap-two": now[1].Num} {
 		if i, err := h.Resolve(t.Context(), when); err != nil || i.Num != want {
@@ -310,7 +310,7 @@ func TestBtrfsMerged(t *testing.T) {
 		}
 	}
 
-	// Nothing is asked of the repository, even by the archive's number.
+	// Nothing more is asked of the repository, by whichever number.
 	must(t, h.Ensure(t.Context(), held[0].Num))
 	must(t, archives.Close())
 	away()

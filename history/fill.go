@@ -39,7 +39,7 @@ func (h *History) Fill(ctx context.Context, o FillOptions) error {
 	var todo [][]snapshot.Info
 	for i, s := range slices.Backward(line.infos) {
 		if !s.Indexed {
-			todo = append(todo, line.held[i])
+			todo = append(todo, h.cheapestFirst(line.held[i]))
 		}
 	}
 	var errs []error
@@ -77,6 +77,17 @@ func (h *History) Fill(ctx context.Context, o FillOptions) error {
 		o.Progress(FillProgress{todo[len(todo)-1][0], len(todo), len(todo), 0})
 	}
 	return errors.Join(errs...)
+}
+
+// cheapestFirst puts archives before btrfs snapshots: of an archive only the
+// sections are read that its neighbour has not, of a snapshot every file is looked
+// at; and what is kept of the archive stays good when the snapshot goes.
+func (h *History) cheapestFirst(equals []snapshot.Info) []snapshot.Info {
+	equals = slices.Clone(equals)
+	slices.SortStableFunc(equals, func(a, b snapshot.Info) int {
+		return compareBool(opensByPath(h.source(a.Source)), opensByPath(h.source(b.Source)))
+	})
+	return equals
 }
 
 // errVanished says that a snapshot is not known any more.
