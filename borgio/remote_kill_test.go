@@ -17,11 +17,11 @@ import (
 
 // TestKilledAgainAndAgain kills what stands in for ssh while a file is streamed
 // and read here and there, over and over: every byte is right, and no reader
-// sees an error. BORGIO_LONG=1 makes it 1 GB and a kill every second.
+// sees an error. S4_LONG=1 makes it 1 GB and a kill every second.
 func TestKilledAgainAndAgain(t *testing.T) {
 	needBorg(t)
 	size, kills, every := 64<<20, 5, 300*time.Millisecond
-	if os.Getenv("BORGIO_LONG") != "" {
+	if os.Getenv("S4_LONG") != "" {
 		size, kills, every = 1_000_000_000, 20, time.Second
 	}
 	tree, repo := t.TempDir(), filepath.Join(t.TempDir(), "repo")

@@ -173,13 +173,17 @@ func sameOutline(a, b *Outline) string {
 // sections begin with and of items that are sections, an archive that was updated
 // is cut as one that was written whole, and holds the same.
 func TestUpdateArchive(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds, most := uint64(4), 1000
+	if os.Getenv("S4_LONG") != "" {
+		seeds, most = 12, 4000
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			t.Parallel()
 			rnd := rand.New(rand.NewPCG(seed, 5))
 			r := written(t, "none")
 			tree := model{}
-			for range rnd.IntN(4000) {
+			for range most/4 + rnd.IntN(most) {
 				p := randomPath(rnd)
 				tree[p] = randomItem(rnd, p)
 			}
@@ -365,14 +369,18 @@ func TestUpdateFile(t *testing.T) {
 	r := written(t, "none")
 	tx, target := begun(t, r)
 	rnd := rand.New(rand.NewPCG(3, 3))
-	data := make([]byte, 24<<20)
+	rounds := 10
+	if os.Getenv("S4_LONG") != "" {
+		rounds = 100
+	}
+	data := make([]byte, 20<<20)
 	rand.NewChaCha8([32]byte{5}).Read(data)
-	clear(data[9<<20 : 20<<20]) // chunks of the greatest length, too
+	clear(data[6<<20 : 17<<20]) // chunks of the greatest length, too
 	old, err := tx.AddFile(t.Context(), bytes.NewReader(data))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for round := range 40 {
+	for round := range rounds {
 		next, extents := mutate(rnd, data)
 		src := &countedReader{ReaderAt: bytes.NewReader(next)}
 		got, err := tx.UpdateFile(t.Context(), old, src, int64(len(next)), extents)
@@ -394,14 +402,14 @@ func TestUpdateFile(t *testing.T) {
 			}
 		}
 	}
-	big := make([]byte, 64<<20)
+	big := make([]byte, 40<<20)
 	rand.NewChaCha8([32]byte{6}).Read(big)
 	if old, err = tx.AddFile(t.Context(), bytes.NewReader(big)); err != nil {
 		t.Fatal(err)
 	}
-	big[40<<20]++
+	big[25<<20]++
 	src, puts := &countedReader{ReaderAt: bytes.NewReader(big)}, target.puts
-	if _, err := tx.UpdateFile(t.Context(), old, src, int64(len(big)), []Extent{{40 << 20, 1}}); err != nil {
+	if _, err := tx.UpdateFile(t.Context(), old, src, int64(len(big)), []Extent{{25 << 20, 1}}); err != nil {
 		t.Fatal(err)
 	}
 	if src.n > 20<<20 || target.puts > puts+4 {
@@ -413,7 +421,7 @@ func TestUpdateFile(t *testing.T) {
 	// A chunk that the repository lost meanwhile is stored again.
 	delete(target.ids, old[0].ID)
 	delete(tx.fresh, old[0].ID)
-	if _, err := tx.UpdateFile(t.Context(), old, bytes.NewReader(big), int64(len(big)), []Extent{{40 << 20, 1}}); err != nil || target.ids[old[0].ID] == 0 {
+	if _, err := tx.UpdateFile(t.Context(), old, bytes.NewReader(big), int64(len(big)), []Extent{{25 << 20, 1}}); err != nil || target.ids[old[0].ID] == 0 {
 		t.Errorf("a lost chunk: %v", err)
 	}
 }
