@@ -121,7 +121,9 @@ func (v *inhabited) code(args ...string) (int, string) {
 	return 0, out
 }
 
-func (v *inhabited) archives() []string { return strings.Fields(v.run("borg", "list", "--short", v.repo)) }
+func (v *inhabited) archives() []string {
+	return strings.Fields(v.run("borg", "list", "--short", v.repo))
+}
 
 // TestReplicate lives with a replicate for a while: it pushes what changes and
 // nothing else, stands a remote that goes away, a second one, and being killed.

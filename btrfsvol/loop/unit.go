@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+
+	"github.com/s4-storage/s4/internal/systemd"
 )
 
 // Unit is a systemd unit as text.
@@ -47,7 +49,7 @@ func NewUnit(o UnitOptions) (Unit, error) {
 	if _, err := uuid.Parse(o.UUID); err != nil {
 		return Unit{}, fmt.Errorf("systemd unit: %w", err)
 	}
-	escaped := escapeUnitPath(o.Dir)
+	escaped := systemd.EscapePath(o.Dir)
 	name := "s4-volume-" + escaped + ".service"
 	if len(name) > 255 {
 		return Unit{}, errors.New("systemd unit: the path is too long for a unit's name")
@@ -55,16 +57,16 @@ func NewUnit(o UnitOptions) (Unit, error) {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("[Unit]")
-	line("Description=s4 volume at %s", escapeSpecifiers(o.Dir))
-	line("RequiresMountsFor=%s", unitList(filepath.Dir(o.Image), filepath.Dir(filepath.Clean(o.Dir))))
+	line("Description=s4 volume at %s", systemd.Text(o.Dir))
+	line("RequiresMountsFor=%s", systemd.Value(filepath.Dir(o.Image))+" "+systemd.Value(filepath.Dir(filepath.Clean(o.Dir))))
 	line("After=%s.mount", escaped)
 	line("Before=docker.service")
 	line("")
 	line("[Service]")
 	line("Type=oneshot")
 	line("RemainAfterExit=yes")
-	line("ExecStart=%s", commandLine(o.Program, "attach", "--uuid", o.UUID, "--", o.Image, o.Dir))
-	line("ExecStop=%s", commandLine(o.Program, "detach", "--", o.Dir))
+	line("ExecStart=%s", systemd.Words(o.Program, "attach", "--uuid", o.UUID, "--", o.Image, o.Dir))
+	line("ExecStop=%s", systemd.Words(o.Program, "detach", "--", o.Dir))
 	line("# Replaying the log of a large volume takes its time.")
 	line("TimeoutStartSec=10min")
 	line("")
@@ -87,46 +89,4 @@ func checkUnitPath(p string) error {
 		return errors.New(`has a " or \`)
 	}
 	return nil
-}
-
-// escapeUnitPath is `systemd-escape --path`: slashes become dashes, and what
-// is neither letter, digit, colon, dot nor underscore is written in
-// hexadecimal. See systemd.unit(5), "String escaping for inclusion in unit
-// names".
-func escapeUnitPath(p string) string {
-	p = strings.Trim(path.Clean("/"+p), "/")
-	if p == "" {
-		return "-"
-	}
-	var b strings.Builder
-	for i := range len(p) {
-		switch c := p[i]; {
-		case c == '/':
-			b.WriteByte('-')
-		case c == '.' && i > 0, c == ':', c == '_', '0' <= c && c <= '9', 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z':
-			b.WriteByte(c)
-		default:
-			fmt.Fprintf(&b, `\x%02x`, c)
-		}
-	}
-	return b.String()
-}
-
-func escapeSpecifiers(s string) string { return strings.ReplaceAll(s, "%", "%%") }
-
-// unitList is a list of words in which variables mean nothing.
-func unitList(words ...string) string {
-	for i, w := range words {
-		words[i] = `"` + escapeSpecifiers(w) + `"`
-	}
-	return strings.Join(words, " ")
-}
-
-// commandLine is a list of words in which $ stands for variables. In the
-// program's own path it does not.
-func commandLine(program string, args ...string) string {
-	for i, a := range args {
-		args[i] = strings.ReplaceAll(a, "$", "$$")
-	}
-	return unitList(append([]string{program}, args...)...)
 }

@@ -10,33 +10,8 @@ import (
 	"github.com/google/uuid"
 )
 
-func TestEscapeUnitPath(t *testing.T) {
-	names := map[string]string{
-		"/":                    "-",
-		"//":                   "-",
-		"/a":                   "a",
-		"/srv/my-data/":        `srv-my\x2ddata`,
-		"/srv//x/./y":          "srv-x-y",
-		"/.hidden/.x":          `\x2ehidden-.x`,
-		"/a b/ü%$\\\"'":        `a\x20b-\xc3\xbc\x25\x24\x5c\x22\x27`,
-		"/Az09:_.@":            `Az09:_.\x40`,
-		"/new\nline/\x01\xff~": `new\x0aline-\x01\xff\x7e`,
-	}
-	for path, want := range names {
-		if got := escapeUnitPath(path); got != want {
-			t.Errorf("%q: %s, want %s", path, got, want)
-		}
-	}
-	escape := systemd(t, "systemd-escape")
-	for path := range names {
-		if want := run(t, escape, "--path", "--", path); escapeUnitPath(path) != want {
-			t.Errorf("%q: %s, systemd says %s", path, escapeUnitPath(path), want)
-		}
-	}
-}
-
-// systemd is not everywhere, not even where everything else must be.
-func systemd(t *testing.T, name string) string {
+// systemdTool finds a program of systemd, which is not everywhere, not even where everything else must be.
+func systemdTool(t *testing.T, name string) string {
 	t.Helper()
 	p, err := exec.LookPath(name)
 	if err != nil {
@@ -91,7 +66,7 @@ WantedBy=multi-user.target
 
 // What systemd itself says of the unit.
 func TestUnitVerify(t *testing.T) {
-	analyze := systemd(t, "systemd-analyze")
+	analyze := systemdTool(t, "systemd-analyze")
 	dir := t.TempDir()
 	program := filepath.Join(dir, "pro gram $ü%")
 	must(t, os.WriteFile(program, []byte("#!/bin/sh\n"), 0o755))

@@ -126,11 +126,14 @@ func Word(s string) string {
 	return b.String()
 }
 
-// Words is a whole command line.
+// Words is a whole command line. In its first word, the program, no variables are
+// looked for.
 func Words(words ...string) string {
 	quoted := make([]string, len(words))
 	for i, w := range words {
-		quoted[i] = Word(w)
+		if quoted[i] = Word(w); i == 0 {
+			quoted[i] = Value(w)
+		}
 	}
 	return strings.Join(quoted, " ")
 }
