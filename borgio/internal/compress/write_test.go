@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -21,14 +22,18 @@ var written = map[string]byte{
 }
 
 func plains() map[string][]byte {
-	noise := make([]byte, 300_000)
+	noise := make([]byte, 200_000)
 	rand.NewChaCha8([32]byte{1}).Read(noise)
 	text := []byte(strings.Repeat("It was the best of times, it was the worst of times, ", 3000))
 	for i := range text { // not all alike
 		text[i] += byte(i >> 13 & 3)
 	}
+	zeros := 1 << 20
+	if os.Getenv("S4_LONG") != "" {
+		zeros = 8 << 20 // as the longest chunk
+	}
 	return map[string][]byte{
-		"nothing": {}, "a byte": {7}, "few": []byte("hello"), "zeros": make([]byte, 8<<20), "noise": noise, "text": text,
+		"nothing": {}, "a byte": {7}, "few": []byte("hello"), "zeros": make([]byte, zeros), "noise": noise, "text": text,
 		"half": append(bytes.Clone(noise[:100_000]), text[:100_000]...),
 	}
 }

@@ -15,7 +15,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,12 +50,51 @@ func borg(t testing.TB, args ...string) string {
 	return string(out)
 }
 
-// newRepository makes one with borg.
-func newRepository(t testing.TB, args ...string) string {
+// initialised is what borg init makes. Borg takes longer to start than most tests
+// here take, so it is made once.
+var initialised = sync.OnceValues(func() (fstest.MapFS, error) {
+	dir, err := os.MkdirTemp("", "initialised")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	if out, err := exec.Command("borg", "init", "-e", "none", dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("borg init: %w: %s", err, out)
+	}
+	all := fstest.MapFS{}
+	return all, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || path == dir {
+			return err
+		}
+		st, err := d.Info()
+		if err != nil {
+			return err
+		}
+		file := &fstest.MapFile{Mode: st.Mode()}
+		if !d.IsDir() {
+			file.Data, err = os.ReadFile(path)
+		}
+		all[path[len(dir)+1:]] = file
+		return err
+	})
+})
+
+// newRepository gives one that borg made.
+func newRepository(t testing.TB) string {
 	t.Helper()
 	needBorg(t)
+	made, err := initialised()
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := filepath.Join(t.TempDir(), "repo")
-	borg(t, append([]string{"init", "-e", "none", dir}, args...)...)
+	err = os.CopyFS(dir, made)
+	for name, file := range made {
+		err = errors.Join(err, os.Chmod(filepath.Join(dir, name), file.Mode))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return dir
 }
 
@@ -585,7 +626,9 @@ func TestQuota(t *testing.T) {
 
 // TestAppendOnly: each of our commits can be found in the log of transactions.
 func TestAppendOnly(t *testing.T) {
-	dir := newRepository(t, "--append-only")
+	needBorg(t)
+	dir := filepath.Join(t.TempDir(), "repo")
+	borg(t, "init", "-e", "none", "--append-only", dir)
 	w := mustBegin(t, dir)
 	mustPut(t, w, 0, 10)
 	mustCommit(t, w)
@@ -709,7 +752,9 @@ func TestSaveKey(t *testing.T) {
 
 // TestCreate: a new repository is like one of borg's, but for its id, and of use to it.
 func TestCreate(t *testing.T) {
-	theirs := newRepository(t)
+	needBorg(t)
+	theirs := filepath.Join(t.TempDir(), "theirs")
+	borg(t, "init", "-e", "none", theirs)
 	parent := t.TempDir()
 	if err := errors.Join(os.Mkdir(parent+"/empty", 0o750), os.Mkdir(parent+"/full", 0o700), os.Mkdir(parent+"/full/x", 0o700), os.WriteFile(parent+"/file", nil, 0o600)); err != nil {
 		t.Fatal(err)
