@@ -70,6 +70,8 @@ func TestScripts(t *testing.T) {
 				"BORG_BASE_DIR="+filepath.Join(home, "borg"),
 				"BORG_RSH=ssh -F "+config,
 				"USER="+server.user,
+				fmt.Sprint("SSH_PORT=", server.port),
+				"AUTHORIZED_KEYS="+filepath.Join(server.dir, "client.pub"),
 				"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes",
 				"BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
 				"TZ=UTC",

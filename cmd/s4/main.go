@@ -54,6 +54,7 @@ type CLI struct {
 	Detach    DetachCmd    `cmd:"" help:"Unmount a volume that has an image."`
 	Config    ConfigCmd    `cmd:"" help:"Read and write settings."`
 	Docker    DockerCmd    `cmd:"" help:"Back up docker volumes, and serve them."`
+	LoadKey   LoadKeyCmd   `cmd:"" name:"loadkey" help:"Give s4 an ssh key of its own for remotes."`
 	Target    TargetCmd    `cmd:"" help:"Manage this host as a place for volumes."`
 	Version   VersionCmd   `cmd:"" help:"Show the version."`
 }

@@ -2,9 +2,17 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"text/tabwriter"
 
+	"golang.org/x/crypto/ssh"
+
+	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/internal/sshkeys"
+	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -22,6 +30,8 @@ type RemoteAddCmd struct {
 	Name       string `arg:"" help:"Name of the remote; origin is the default one."`
 	URL        string `arg:"" name:"url" help:"Place for volumes: user@host:/path, ssh://user@host:port/path or a local directory."`
 	Encryption string `placeholder:"MODE" help:"Encryption of a repository that s4 makes there: none, repokey, keyfile, repokey-blake2, keyfile-blake2, authenticated, authenticated-blake2."`
+	TrustHost  bool   `help:"Ask the host for its ssh key now, and accept it after its fingerprint was confirmed."`
+	Yes        bool   `short:"y" help:"With --trust-host: accept it without asking."`
 }
 
 // Help is the paragraph under --help.
@@ -32,7 +42,12 @@ Example: s4 remote add origin s4@nas:/volumes`
 }
 
 // Run does it.
-func (c *RemoteAddCmd) Run(a *app) error {
+func (c *RemoteAddCmd) Run(ctx context.Context, a *app) error {
+	if c.TrustHost {
+		if err := a.trustHost(ctx, c.URL, c.Yes); err != nil {
+			return err
+		}
+	}
 	return a.withVolume(func(v *volume.Volume) error {
 		r, err := v.AddRemote(c.Name, c.URL, c.Encryption)
 		if err != nil {
@@ -53,6 +68,41 @@ func (c *RemoteAddCmd) Run(a *app) error {
 		}
 		return nil
 	})
+}
+
+// trustHost pins the ssh host key of a remote.
+func (a *app) trustHost(ctx context.Context, url string, yes bool) error {
+	loc, err := reach.ParseLocation(url)
+	if err != nil {
+		return err
+	}
+	if !loc.IsRemote() {
+		return usage("--trust-host is for remotes that are reached by ssh")
+	}
+	address := sshkeys.Address(loc)
+	key, err := sshkeys.HostKey(ctx, address)
+	if err != nil {
+		return err
+	}
+	err = sshkeys.CheckPinned(reach.HostsFile(), address, key)
+	if !errors.Is(err, sshkeys.ErrNotPinned) {
+		return err
+	}
+	fingerprint := ssh.FingerprintSHA256(key)
+	if !yes {
+		answer, err := a.ask(ctx, fmt.Sprintf("The host key of %s is %s %s. Is it the right one? [y/N] ", address, key.Type(), fingerprint))
+		if err != nil {
+			return err
+		}
+		if answer != "y" && answer != "yes" {
+			return fmt.Errorf("%w: the host key was not accepted", snapshot.ErrRefused)
+		}
+	}
+	a.say("Accepted the host key of %s: %s %s", address, key.Type(), fingerprint)
+	if err := os.MkdirAll(filepath.Dir(reach.HostsFile()), 0o700); err != nil {
+		return err
+	}
+	return sshkeys.Pin(reach.HostsFile(), address, key)
 }
 
 // RemoteListCmd is `s4 remote list`.

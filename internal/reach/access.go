@@ -101,6 +101,9 @@ func (a *Access) environ(name string) (string, bool) {
 		}
 		return "", false
 	}
+	if name == "BORG_RSH" {
+		return remoteShell()
+	}
 	return os.LookupEnv(name)
 }
 

@@ -84,7 +84,7 @@ func HostKey(ctx context.Context, address string) (ssh.PublicKey, error) {
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, hint.With(unreachable(err), "the agent needs a name that is known without your ~/.ssh/config, and the port in ssh://USER@HOST:PORT/PATH")
+		return nil, hint.With(unreachable(err), "it needs a name that is known without your ~/.ssh/config, and the port in ssh://USER@HOST:PORT/PATH")
 	}
 	defer conn.Close() //nolint:errcheck // nothing was said
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
@@ -129,8 +129,12 @@ func CheckPinned(file, address string, key ssh.PublicKey) error {
 	return err
 }
 
-// Pin writes the key into a known_hosts file of its own.
+// Pin adds the key to a known_hosts file.
 func Pin(file, address string, key ssh.PublicKey) error {
+	data, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
 	line := knownhosts.Line([]string{knownhosts.Normalize(address)}, key) + "\n"
-	return atomicfile.Write(file, []byte(line), 0o644)
+	return atomicfile.Write(file, append(data, line...), 0o644)
 }
