@@ -62,7 +62,13 @@ func (v *inhabited) start(args ...string) *job {
 		j.errors.Write(text)
 		j.mu.Unlock()
 	})
-	v.t.Cleanup(func() { _ = j.cmd.Process.Kill(); _, _ = j.end() })
+	v.t.Cleanup(func() {
+		_ = j.cmd.Process.Kill()
+		_, _ = j.end()
+		if v.t.Failed() {
+			v.t.Logf("%q: %v\n%s", args, j.events, j.errors.String())
+		}
+	})
 	return j
 }
 

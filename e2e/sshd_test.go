@@ -17,12 +17,20 @@ import (
 // a key made for the test. Hosts mys4remote (known) and stranger (whose host
 // key nobody knows) both lead to it; nowhere leads to a closed port.
 type sshd struct {
-	dir  string
-	port int
-	user string
+	dir     string
+	address string
+	port    int
+	user    string
+	pid     int
 }
 
 func startSSHD(t *testing.T) *sshd {
+	t.Helper()
+	return startSSHDOn(t, "127.0.0.1")
+}
+
+// startSSHDOn starts it on an address, run by a program such as ip netns exec.
+func startSSHDOn(t *testing.T, address string, by ...string) *sshd {
 	t.Helper()
 	program := "/usr/sbin/sshd"
 	if _, err := os.Stat(program); err != nil {
@@ -32,7 +40,7 @@ func startSSHD(t *testing.T) *sshd {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &sshd{dir: t.TempDir(), user: me.Username}
+	s := &sshd{dir: t.TempDir(), address: address, user: me.Username}
 	if os.Geteuid() == 0 { // where Debian's sshd drops its privileges to
 		if err := os.MkdirAll("/run/sshd", 0o755); err != nil {
 			t.Fatal(err)
@@ -45,8 +53,8 @@ func startSSHD(t *testing.T) *sshd {
 		}
 	}
 	s.port = freePort(t)
-	config := fmt.Sprintf(`ListenAddress 127.0.0.1
-Port %d
+	config := fmt.Sprintf(`ListenAddress %[3]s
+Port %[1]d
 HostKey %[2]s/host
 AuthorizedKeysFile %[2]s/client.pub
 PidFile none
@@ -54,12 +62,15 @@ StrictModes no
 UsePAM no
 PasswordAuthentication no
 PermitRootLogin yes
-`, s.port, s.dir)
+ClientAliveInterval 1
+ClientAliveCountMax 5
+`, s.port, s.dir, address)
 	path := filepath.Join(s.dir, "sshd_config")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, "-D", "-e", "-f", path)
+	argv := append(by, program, "-D", "-e", "-f", path)
+	cmd := exec.Command(argv[0], argv[1:]...)
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -67,6 +78,7 @@ PermitRootLogin yes
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.pid = cmd.Process.Pid
 	ready := make(chan string, 1)
 	go func() {
 		lines := bufio.NewScanner(log)
@@ -115,14 +127,14 @@ func (s *sshd) clientConfig(dir string) (string, error) {
 	var config strings.Builder
 	for _, name := range []string{"mys4remote", "stranger"} {
 		fmt.Fprintf(&config, `Host %[1]s
-	HostName 127.0.0.1
+	HostName %[5]s
 	HostKeyAlias %[1]s
 	Port %[2]d
 	IdentityFile %[3]s/client
 	IdentitiesOnly yes
 	UserKnownHostsFile %[4]s
 	StrictHostKeyChecking yes
-`, name, s.port, s.dir, known)
+`, name, s.port, s.dir, known, s.address)
 	}
 	config.WriteString("Host nowhere\n\tHostName 127.0.0.1\n\tPort 1\n")
 	path := filepath.Join(dir, "ssh_config")

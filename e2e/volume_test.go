@@ -34,11 +34,16 @@ func newInhabited(t *testing.T) *inhabited {
 // newOnBtrfs is one that is a subvolume of a btrfs of its own.
 func newOnBtrfs(t *testing.T) *inhabited {
 	t.Helper()
+	return newOnBtrfsOf(t, 2<<30)
+}
+
+func newOnBtrfsOf(t *testing.T, size int64) *inhabited {
+	t.Helper()
 	top := t.TempDir()
 	if err := os.Mkdir(filepath.Join(top, "btrfs"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	btrfstest.Mount(t, filepath.Join(top, "btrfs"), 2<<30)
+	btrfstest.Mount(t, filepath.Join(top, "btrfs"), size)
 	return newInhabitedIn(t, top, func(dir string, _ os.FileMode) error {
 		if err := btrfsvol.Create(filepath.Join(top, "btrfs", "v")); err != nil {
 			return err
@@ -57,6 +62,7 @@ func newInhabitedIn(t *testing.T, top string, mkdir func(string, os.FileMode) er
 		"HOME="+filepath.Join(top, "home"), "XDG_CACHE_HOME="+filepath.Join(top, "cache"),
 		"XDG_CONFIG_HOME="+filepath.Join(top, "config"), "XDG_STATE_HOME="+filepath.Join(top, "state"),
 		"BORG_BASE_DIR="+filepath.Join(top, "borg"), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes",
+		"BORG_RELOCATED_REPO_ACCESS_IS_OK=yes", // by path and through ssh
 		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@b", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@b",
 		"LC_ALL=C", "PATH="+bin+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
 	for _, dir := range []string{"remote", "home"} {

@@ -27,6 +27,10 @@ type PushOptions struct {
 // that [volume.Replicating.LastGood] means something.
 const contact = 5 * time.Minute
 
+// patience is how long a push waits for another s4 that is at work on the volume:
+// for a push to another remote, where the volume cannot be pushed to two at once.
+const patience = time.Minute
+
 // Push pushes the volume to its remotes whenever it changes, until ctx ends,
 // which is no error.
 //
@@ -63,7 +67,12 @@ func Push(ctx context.Context, v *volume.Volume, o PushOptions) error {
 		}
 		watching.Go(func() {
 			defer w.Close()
-			for w.Next(ctx) == nil {
+			for ctx.Err() == nil {
+				if err := w.Next(ctx); err != nil && ctx.Err() == nil {
+					// The push that comes next tells what is wrong.
+					o.Log.Warn("look for changes", "error", err)
+					pause(ctx, firstRetry)
+				}
 				changes.add()
 			}
 		})
@@ -79,6 +88,14 @@ func Push(ctx context.Context, v *volume.Volume, o PushOptions) error {
 	}
 	working.Wait()
 	return errors.Join(errs...)
+}
+
+// pause waits, but not beyond the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
 }
 
 func remotes(v *volume.Volume, wanted []string) ([]string, error) {
@@ -136,7 +153,8 @@ type pusher struct {
 	book    *ledger
 	changes *changes
 
-	pushed   int // of changes
+	pushed   int       // of changes
+	last     time.Time // that the last snapshot sent is of
 	since    time.Time
 	failures int
 }
@@ -159,8 +177,9 @@ func (p *pusher) run(ctx context.Context) error {
 				return nil
 			case retry == 0:
 				p.pushed, p.since = count, time.Time{}
-				// Leave the rest of the machine some room when changes never cease.
-				more, wait = nil, p.o.Every
+				// Leave the rest of the machine some room when changes never cease,
+				// and let the clock pass the last snapshot, which has its second alone.
+				more, wait = nil, max(p.o.Every, time.Until(p.last.Add(time.Second)))
 			default:
 				more, wait = nil, retry
 			}
@@ -200,6 +219,7 @@ func (p *pusher) attempt(ctx context.Context) (retry time.Duration, err error) {
 	}
 	p.failures = 0
 	s := result.Snapshot
+	p.last = s.Time
 	e := Event{Kind: Pushed, Remote: p.remote, Snapshot: s, ID: s.ID, Name: s.Name,
 		Files: result.Files, Size: result.Size, Added: result.Added, Lag: time.Since(p.since).Seconds()}
 	if result.UpToDate {
@@ -215,5 +235,5 @@ func (p *pusher) push(ctx context.Context) (*volume.PushResult, error) {
 		return nil, err
 	}
 	defer v.Close()
-	return v.Push(ctx, volume.PushOptions{Remote: p.remote, Report: p.o.Report})
+	return v.Push(ctx, volume.PushOptions{Remote: p.remote, Patience: patience, Report: p.o.Report})
 }

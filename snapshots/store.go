@@ -169,9 +169,12 @@ func (s Store) Delete(handle string) error {
 	return nil
 }
 
-// Tidy clears away what a killed process left: notes without a snapshot. It is
-// for whoever holds the volume's lock.
+// Tidy clears away what a killed process left: notes without a snapshot, and
+// halves of notes. It is for whoever holds the volume's lock.
 func (s Store) Tidy() error {
+	if err := atomicfile.Clear(s.dir, 0); err != nil {
+		return err
+	}
 	notes, err := filepath.Glob(filepath.Join(s.dir, "*"+noteSuffix))
 	if err != nil {
 		return err

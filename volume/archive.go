@@ -31,6 +31,7 @@ type archiving struct {
 	before *borgio.Manifest // in knowledge of which the push was allowed
 	held   []snapshot.Info  // what the repository holds, as the time line has it
 	view   *View
+	info   snapshot.Info // what the archive is to say of itself
 	o      PushOptions
 	result *PushResult
 
@@ -41,10 +42,7 @@ type archiving struct {
 // run makes the archive, and tells in the result what became of it.
 func (a *archiving) run(ctx context.Context) error {
 	v := a.v
-	info := v.newSnapshot(a.o.Message, a.held, a.o.Report)
-	if a.view.Snapshot != nil {
-		info = *a.view.Snapshot
-	}
+	info := a.info
 	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), info.Time.Format(snapshot.DirFormat), info.ID[:min(8, len(info.ID))])
 	tx, err := a.repo.Begin(ctx, borgio.WriteOptions{Compression: v.compression(a.o.Remote), LockWait: lockWait})
 	if err != nil {

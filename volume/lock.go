@@ -21,7 +21,9 @@ const patience = 3 * time.Second
 
 // acquire takes the volume's lock. While a second process keeps it, the error is
 // snapshot.ErrLocked.
-func (v *Volume) acquire(ctx context.Context) error {
+func (v *Volume) acquire(ctx context.Context) error { return v.acquireWithin(ctx, patience) }
+
+func (v *Volume) acquireWithin(ctx context.Context, patience time.Duration) error {
 	if v.lock != nil {
 		return nil
 	}
@@ -53,10 +55,14 @@ func (v *Volume) unlock() {
 // goes on while others work on it, such as "replicate", until done is called.
 // Errors: snapshot.ErrLocked.
 func (v *Volume) OnlyOne(ctx context.Context, job string) (done func(), err error) {
+	return v.onlyOneWithin(ctx, job, 0)
+}
+
+func (v *Volume) onlyOneWithin(ctx context.Context, job string, patience time.Duration) (done func(), err error) {
 	if err := makeLocal(v.Root); err != nil {
 		return nil, fmt.Errorf("%s: %w", job, err)
 	}
-	lock, err := takeLock(ctx, v.path(LocalDir, job+".lock"), 0)
+	lock, err := takeLock(ctx, v.path(LocalDir, job+".lock"), patience)
 	if holder, ok := errors.AsType[*heldError](err); ok {
 		return nil, hint.With(fmt.Errorf("%w: another s4 %s (process %s) runs for %s", snapshot.ErrLocked, job, holder.pid, v.Shown),
 			"one is enough; see: s4 status")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/s4-storage/s4/history"
@@ -20,7 +21,10 @@ type PushOptions struct {
 	Remote  string // "" is the default remote
 	Message string
 	Force   bool // also onto snapshots never seen here
-	Report  Reporter
+	// Patience is how long another s4 that is at work on the volume is waited
+	// for, some seconds at least.
+	Patience time.Duration
+	Report   Reporter
 }
 
 // PushResult is what a push did.
@@ -38,29 +42,40 @@ type PushResult struct {
 
 // Push stores the volume as an archive at a remote.
 //
+// Several remotes can be pushed to at once where the volume has btrfs snapshots:
+// other work on the volume has to wait only while a snapshot is taken and while
+// it is noted what became of it, not while anything is sent. A plain directory
+// is locked from its first file to its last.
+//
 // Errors: snapshot.ErrRefused when the remote has snapshots that this volume
 // has never seen, or belongs to another volume; snapshot.ErrLocked,
 // snapshot.ErrUnreachable and snapshot.ErrKey as everywhere. When some files
 // could not be read, the rest is pushed and the error is an *UnreadError.
 func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
+	o.Patience = max(o.Patience, patience)
 	remote, err := v.Remote(o.Remote)
 	if err != nil {
 		return nil, err
 	}
-	if err := v.acquire(ctx); err != nil {
-		return nil, err
-	}
-	defer v.unlock()
 	result := &PushResult{Remote: remote.Name}
 	repo, err := v.reachOrCreate(ctx, remote, o, result)
 	if err != nil {
 		return nil, err
 	}
 	result.URL = repo.Location.String()
+	done, err := v.onlyOneWithin(ctx, "push-"+repo.ID().String(), o.Patience)
+	if err != nil {
+		return nil, errors.Join(err, repo.Close())
+	}
+	defer done()
 	before, err := repo.Manifest(ctx)
 	if err != nil {
 		return nil, errors.Join(reach.Explain(err, repo.Location), repo.Close())
 	}
+	if err := v.acquireWithin(ctx, o.Patience); err != nil {
+		return nil, errors.Join(err, repo.Close())
+	}
+	defer v.unlock()
 	known, err := v.meet(repo, remote, o.Force)
 	if err != nil {
 		return nil, err
@@ -70,8 +85,8 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		return nil, err
 	}
 	source := history.BorgSourceID(repo.ID().String())
-	if err := past.Refresh(ctx); err != nil {
-		// Another remote may be away; this one has just answered.
+	// Only this remote is asked: another one may be away.
+	if err := past.RefreshSource(ctx, source); err != nil {
 		v.log.Info("look for news", "error", err)
 	}
 	held, err := past.Index.Snapshots(ctx, source)
@@ -86,18 +101,68 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	if base, ok, err := v.current(ctx, past, held, view); err != nil {
+	if at, ok, err := v.current(ctx, past, held, view); err != nil {
 		return nil, errors.Join(err, v.drop(view))
 	} else if ok {
-		result.UpToDate, result.Snapshot = true, base
-		known.LastPush = time.Now().UTC()
+		result.UpToDate, result.Snapshot = true, at
+		known.LastPush, v.state.Base = time.Now().UTC(), markOf(at)
 		return result, errors.Join(v.drop(view), v.state.save())
 	}
 	a := archiving{v: v, past: past, repo: repo, before: before, held: held, view: view, o: o, result: result}
-	if err := a.run(ctx); err != nil {
+	if a.info = v.newSnapshot(o.Message, held, o.Report); view.Snapshot != nil {
+		a.info = *view.Snapshot
+	}
+	if err := v.sending(known, held, a.info.ID); err != nil {
 		return nil, errors.Join(err, v.drop(view))
 	}
-	return result, v.settlePush(ctx, past, known, held, result, o.Report)
+	base := v.state.Base
+	if view.Snapshot != nil {
+		v.unlock()
+	}
+	if err := a.run(ctx); err != nil {
+		return nil, errors.Join(err, v.dropUnsent(ctx, view))
+	}
+	if err := v.settlePush(ctx, repo.ID().String(), base, held, result); err != nil {
+		return result, err
+	}
+	v.unlock()
+	v.indexPushed(ctx, past, result, o.Report)
+	if len(result.Unread) > 0 {
+		return result, &UnreadError{Count: len(result.Unread)}
+	}
+	return result, nil
+}
+
+// sending notes what is about to be sent, so that it is known as this volume's
+// own even if nobody lives to hear of its commit.
+func (v *Volume) sending(known *repositoryState, held []snapshot.Info, id string) error {
+	if slices.ContainsFunc(held, func(s snapshot.Info) bool { return s.ID == known.Pushing }) {
+		known.see(known.Pushing)
+	}
+	known.Pushing = id
+	return v.state.save()
+}
+
+// dropUnsent gives up a view that could not be sent, unless it is on its way to
+// another remote.
+func (v *Volume) dropUnsent(ctx context.Context, view *View) error {
+	if view.Snapshot == nil || !view.Fresh {
+		return nil
+	}
+	if err := v.acquire(context.WithoutCancel(ctx)); err != nil {
+		v.log.Info("the snapshot that was not sent stays", "error", err)
+		return nil
+	}
+	wanted := 0
+	for _, r := range v.state.Repositories {
+		if r.Pushing == view.Snapshot.ID {
+			wanted++
+		}
+	}
+	if wanted > 1 {
+		return nil
+	}
+	return v.drop(view)
 }
 
 // current tells whether the remote has all that is in the view, and as what.
@@ -171,8 +236,13 @@ func (v *Volume) compression(remote string) string {
 	return "lz4"
 }
 
-// settlePush records a committed push: base, what was seen, the index.
-func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositoryState, held []snapshot.Info, result *PushResult, report Reporter) error {
+// settlePush records a committed push: base, what was seen. base is the one that
+// there was when what was pushed was looked at.
+func (v *Volume) settlePush(ctx context.Context, id string, base *mark, held []snapshot.Info, result *PushResult) error {
+	if err := v.acquireWithin(context.WithoutCancel(ctx), lockWait); err != nil {
+		return fmt.Errorf("pushed, but not noted: %w", err)
+	}
+	known := v.state.repository(id)
 	known.see(result.Snapshot.ID)
 	// What was pushed over with --force is no news any more.
 	for _, s := range held {
@@ -180,33 +250,41 @@ func (v *Volume) settlePush(ctx context.Context, past *Past, known *repositorySt
 			known.see(s.ID)
 		}
 	}
-	known.LastPush = time.Now().UTC()
-	v.state.Base = markOf(result.Snapshot)
-	v.state.Arriving = nil
+	known.LastPush, known.Pushing = time.Now().UTC(), ""
+	// A push to another remote, or a pull, may have moved it meanwhile.
+	if now := v.state.Base; now == nil && base == nil || now != nil && base != nil && now.ID == base.ID {
+		v.state.Base, v.state.Arriving = markOf(result.Snapshot), nil
+	}
 	if err := v.state.save(); err != nil {
-		return err
+		return fmt.Errorf("pushed, but not noted: %w", err)
 	}
 	// From here on the push is safe whatever happens.
 	if v.subvolume {
 		if _, err := v.retain(ctx); err != nil {
-			return fmt.Errorf("pushed, but old btrfs snapshots are still there: %w", err)
+			v.log.Warn("old btrfs snapshots are still there", "error", err)
 		}
 	}
-	if err := past.Refresh(ctx); err != nil {
-		v.log.Info("look for news", "error", err)
+	return nil
+}
+
+// indexPushed brings the index up to what was pushed. The next who asks it does
+// what could not be done here.
+func (v *Volume) indexPushed(ctx context.Context, past *Past, result *PushResult, report Reporter) {
+	sources := []string{result.Snapshot.Source}
+	if _, err := past.meetLocal(v.Root); err == nil && past.local != nil {
+		sources = append(sources, past.local.ID())
+	}
+	for _, id := range sources {
+		if err := past.RefreshSource(ctx, id); err != nil {
+			v.log.Info("look for news", "error", err)
+		}
 	}
 	if err := past.fill(ctx, report); err != nil {
-		return fmt.Errorf("pushed, but the index is behind: %w", err)
+		report.warn("pushed, but the index is behind: %v", err)
 	}
-	if s, ok, err := past.newestIn(ctx, result.Snapshot.Source, v.state.Base.is); err != nil {
-		return err
-	} else if ok {
+	if s, ok, err := past.newestIn(ctx, result.Snapshot.Source, markOf(result.Snapshot).is); err == nil && ok {
 		result.Snapshot = s
 	}
-	if len(result.Unread) > 0 {
-		return &UnreadError{Count: len(result.Unread)}
-	}
-	return nil
 }
 
 // UnreadError says that a push went through without some paths.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/history"
+	"github.com/s4-storage/s4/internal/atomicfile"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/snapshots"
@@ -96,7 +97,7 @@ func (v *Volume) retain(ctx context.Context) ([]snapshot.Info, error) {
 		return nil, err
 	}
 	store := v.store()
-	if err := store.Tidy(); err != nil {
+	if err := errors.Join(store.Tidy(), atomicfile.Clear(v.path(LocalDir), time.Hour)); err != nil {
 		return nil, err
 	}
 	held, err := store.List(ctx)
@@ -108,7 +109,8 @@ func (v *Volume) retain(ctx context.Context) ([]snapshot.Info, error) {
 		pinned[v.state.Base.ID] = true
 	}
 	for _, r := range v.state.Repositories {
-		if s, ok := newest(held, func(s snapshot.Info) bool { return r.hasSeen(s.ID) }); ok {
+		pinned[r.Pushing] = true // which may be under way
+		if s, ok := newest(held, func(s snapshot.Info) bool { return s.ID != r.Pushing && r.hasSeen(s.ID) }); ok {
 			pinned[s.ID] = true
 		}
 	}

@@ -50,6 +50,7 @@ type repositoryState struct {
 	Adopted    bool      `json:"adopted,omitempty"` // its plain archives are not this volume's
 	Series     string    `json:"series,omitempty"`  // of the plain archives that are, once one was brought here
 	Seen       []string  `json:"seen,omitempty"`    // ids of snapshots, sorted
+	Pushing    string    `json:"pushing,omitempty"` // id of the snapshot last sent there, which may not have come to its commit
 	LastPush   time.Time `json:"last_push,omitzero"`
 	Contact    time.Time `json:"contact,omitzero"`
 }
@@ -66,9 +67,10 @@ func (r *repositoryState) holds(s snapshot.Info, volume string) bool {
 	return !r.Adopted
 }
 
+// hasSeen counts what a push sent that was killed before it could note the commit.
 func (r *repositoryState) hasSeen(id string) bool {
 	_, found := slices.BinarySearch(r.Seen, id)
-	return found
+	return found || id == r.Pushing
 }
 
 func (r *repositoryState) see(id string) {

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // TempPrefix begins the name of a temporary file.
@@ -49,6 +50,25 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 		return err
 	}
 	return syncDir(dir)
+}
+
+// Clear removes the temporary files in dir, which need not be there, that killed
+// runs left: those that have not been written to for so long.
+func Clear(dir string, age time.Duration) error {
+	left, err := filepath.Glob(filepath.Join(dir, TempPrefix+"*"))
+	if err != nil {
+		return err
+	}
+	for _, path := range left {
+		info, err := os.Lstat(path)
+		if err == nil && time.Since(info.ModTime()) >= age {
+			err = os.Remove(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("clear away what a killed run left: %w", err)
+		}
+	}
+	return nil
 }
 
 func fill(f *os.File, data []byte, mode fs.FileMode) error {

@@ -5,7 +5,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/s4-storage/s4/internal/atomicfile"
 )
@@ -69,5 +71,46 @@ func only(t *testing.T, dir, name string) {
 	}
 	if len(list) != 1 || list[0].Name() != name {
 		t.Errorf("directory holds %v, want only %s", list, name)
+	}
+}
+
+// TestClear removes what killed runs left, and nothing that may be in use.
+func TestClear(t *testing.T) {
+	dir := t.TempDir()
+	for name, age := range map[string]time.Duration{
+		"kept": 2 * time.Hour, atomicfile.TempPrefix + "old": 2 * time.Hour, atomicfile.TempPrefix + "new": 0,
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, time.Time{}, time.Now().Add(-age)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, c := range []struct {
+		age  time.Duration
+		want []string
+	}{
+		{time.Hour, []string{atomicfile.TempPrefix + "new", "kept"}},
+		{0, []string{"kept"}},
+	} {
+		if err := atomicfile.Clear(dir, c.age); err != nil {
+			t.Fatal(err)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var left []string
+		for _, e := range entries {
+			left = append(left, e.Name())
+		}
+		if !slices.Equal(left, c.want) {
+			t.Errorf("after %v: %v, want %v", c.age, left, c.want)
+		}
+	}
+	if err := atomicfile.Clear(filepath.Join(dir, "nothing"), 0); err != nil {
+		t.Error(err)
 	}
 }
