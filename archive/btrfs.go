@@ -47,8 +47,8 @@ func FromBtrfs(ctx context.Context, root *worktree.Root, changes []btrfsvol.Chan
 		if now, ok := b.found[c.OldPath]; ok && now.Live != nil && isDir(now.Live.Mode) {
 			return nil, ErrTooTangled
 		}
-		if b.hidden(c.Path) {
-			continue
+		if b.hidden(c.Path) { // and other names of what is in it are not told
+			return nil, ErrTooTangled
 		}
 		if err := b.moved(c); err != nil {
 			return nil, err
@@ -121,11 +121,11 @@ func (b *fromBtrfs) moved(c *btrfsvol.Change) error {
 		if !below || isSocket(l.Mode) {
 			continue
 		}
-		if l.Nlink > 1 && !isDir(l.Mode) {
+		if linked(&l) {
 			return ErrTooTangled
 		}
-		if _, told := b.found[l.Path]; told {
-			continue
+		if now := b.found[l.Path]; now.Live != nil {
+			continue // told, or moved with a directory in this one
 		}
 		n := Changed{Path: l.Path, Live: &l}
 		if isRegular(l.Mode) {
@@ -153,8 +153,9 @@ func livePath(p string) string {
 	return p
 }
 
-// FromScan tells what has changed since the base, given how the tree compares
-// with it. What could not be looked at is reported to left, and stays as it was.
+// FromScan tells what has changed since the base, given how the tree strictly
+// compares with it. All that has several names counts, since renaming a directory
+// can make another one the master, and shows nowhere else. What could not be looked at is reported to left, and stays as it was.
 func FromScan(changes iter.Seq2[worktree.Change, error], left func(path string, err error)) iter.Seq2[Changed, error] {
 	return func(yield func(Changed, error) bool) {
 		for c, err := range changes {
@@ -169,6 +170,9 @@ func FromScan(changes iter.Seq2[worktree.Change, error], left func(path string, 
 				continue
 			}
 			n := Changed{Path: itemPath(c.Path), Live: c.New}
+			if c.Kind == worktree.Same && isRegular(c.New.Mode) {
+				n.From = n.Path
+			}
 			if n.Live != nil {
 				n.Live.Xattrs = nil // a comparison need not have read all of them
 			}

@@ -25,7 +25,7 @@ func (m *Maker) metadata(c *Changed) (*borgio.Item, error) {
 	if err != nil {
 		return nil, &readError{err}
 	}
-	it.HardlinkMaster = c.Live.Nlink > 1 && !isDir(c.Live.Mode)
+	it.HardlinkMaster = linked(c.Live)
 	return it, nil
 }
 

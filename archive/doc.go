@@ -12,9 +12,10 @@
 //
 // # Invariants
 //
-//   - Of an inode that differs, all names differ, so that one of them can take
-//     over from a master that is gone: btrfs tells them all, and so does their
-//     common ctime.
+//   - All names of an inode are told when one of them comes, goes or differs, so
+//     that the master is always the first. Ctimes do not show it where a name
+//     moved along with a directory, so a scan tells of all inodes with several
+//     names; and what btrfs tells is not enough then.
 //   - What cannot be read is left out and reported. In an update the base's item
 //     stays in its place: an older version is better than none.
 //   - A file's times are those from before it was read, so that what is written to

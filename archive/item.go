@@ -61,5 +61,10 @@ func itemPath(path string) string {
 }
 
 func isRegular(mode uint32) bool { return mode&unix.S_IFMT == unix.S_IFREG }
+func isLink(mode uint32) bool    { return mode&unix.S_IFMT == unix.S_IFLNK }
 func isDir(mode uint32) bool     { return mode&unix.S_IFMT == unix.S_IFDIR }
 func isSocket(mode uint32) bool  { return mode&unix.S_IFMT == unix.S_IFSOCK }
+
+// linked tells whether an inode may have further names that archives know of.
+// They record a symbolic link's target where another item names its master.
+func linked(l *worktree.Live) bool { return l.Nlink > 1 && !isDir(l.Mode) && !isLink(l.Mode) }

@@ -195,7 +195,7 @@ func (q *queue) begin(c Changed) *job {
 	if c.Live == nil {
 		return j
 	}
-	if c.Live.Nlink > 1 && !isDir(c.Live.Mode) {
+	if linked(c.Live) {
 		id := inode{c.Live.Dev, c.Live.Ino}
 		if _, met := q.masters[id]; met {
 			return j // decided when its turn comes
@@ -239,9 +239,9 @@ func (q *queue) next(ctx context.Context) bool {
 		if errors.Is(read.err, fs.ErrNotExist) { // went away meanwhile
 			return q.yield(borgio.Change{Path: j.Path}, nil)
 		}
-		return true
+		return q.keep(ctx, j)
 	}
-	if j.Live.Nlink > 1 && !isDir(j.Live.Mode) && j.done == nil && q.masters[id] == "" {
+	if linked(j.Live) && j.done == nil && q.masters[id] == "" {
 		q.masters[id] = j.Path
 	}
 	if q.m.Progress != nil && isRegular(j.Live.Mode) {
@@ -250,6 +250,34 @@ func (q *queue) next(ctx context.Context) bool {
 		q.m.Progress(*p)
 	}
 	return q.yield(borgio.Change{Path: j.Path, Item: j.item}, nil)
+}
+
+// keep leaves in its place what the base has of a path that could not be read. A
+// hard link there becomes a file of its own: its master may be another file by now.
+func (q *queue) keep(ctx context.Context, j *job) bool {
+	if q.base == nil {
+		return true
+	}
+	it, err := q.m.Tx.BaseItem(ctx, q.base, j.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true
+	case err != nil:
+		return q.yield(borgio.Change{}, err)
+	case isDir(j.Live.Mode) && !isDir(it.Mode): // nothing can be below it
+		return q.yield(borgio.Change{Path: j.Path}, nil)
+	case it.Source == "" || isLink(it.Mode):
+		return true
+	}
+	master, err := q.m.Tx.BaseItem(ctx, q.base, it.Source)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return q.yield(borgio.Change{Path: j.Path}, nil)
+	case err != nil:
+		return q.yield(borgio.Change{}, err)
+	}
+	it.Source, it.Chunks, it.Size = "", master.Chunks, master.Size
+	return q.yield(borgio.Change{Path: j.Path, Item: it}, nil)
 }
 
 // readError says that something in the tree could not be read, which is no

@@ -170,6 +170,7 @@ func (a *archiving) make(ctx context.Context, tx *borgio.Transaction, info borgi
 	if err := a.past.Ensure(ctx, a.base.Num); err != nil {
 		return archive.Result{}, err
 	}
+	o.Strict = true
 	scan := archive.FromScan(root.Compare(ctx, tree{past: a.past, s: a.base}, o), a.left)
 	return m.Update(ctx, a.outline, scan, info)
 }

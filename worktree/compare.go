@@ -24,12 +24,14 @@ const (
 	Type     Kind = "type"     // a file became a directory, and the like
 	Modified Kind = "modified" // size or mtime, the link's target, the device number
 	Metadata Kind = "metadata" // mode, owner, extended attributes, flags
-	// Touched: only the ctime of a regular file shows that something
+	// Touched: only the ctime, as a rule of a regular file, shows that something
 	// happened. The content may differ; only reading it tells.
 	Touched Kind = "touched"
 	// DirTime: only a directory's mtime differs, as it does after any
 	// temporary file came and went. Most callers ignore it.
 	DirTime Kind = "dirtime"
+	// Same: nothing differs. Only [Options.Strict] tells of it.
+	Same Kind = "same"
 )
 
 // Change is one path that differs.
@@ -73,6 +75,9 @@ func (r *Root) Compare(ctx context.Context, base Tree, o Options) iter.Seq2[Chan
 				c.Kind = Added
 			default:
 				c.Kind, err = r.differs(w.live, w.base, w.stamp)
+				if c.Kind == "" && o.Strict {
+					c.Kind = strictly(&w)
+				}
 			}
 			if err != nil {
 				if !yield(Change{Path: w.path}, err) {
@@ -109,7 +114,7 @@ func (r *Root) differs(l *Live, e *snapshot.Entry, stamp *Stamp) (Kind, error) {
 		return "", nil
 	}
 	stamped := stamp != nil && stamp.Of == Fingerprint(*e)
-	if stamped && stamp.Ino == l.Ino && stamp.Ctime == l.Ctime {
+	if stamp.vouches(l, e) {
 		return "", nil
 	}
 	kind := differsByStat(l, e)
@@ -133,6 +138,17 @@ func (r *Root) differs(l *Live, e *snapshot.Entry, stamp *Stamp) (Kind, error) {
 		return Touched, nil
 	}
 	return kind, nil
+}
+
+// strictly finds what [Options.Strict] wants told of a path that does not differ.
+func strictly(w *row) Kind {
+	switch {
+	case w.base.Ctime != w.live.Ctime && !madeUp(w.base) && !w.stamp.vouches(w.live, w.base):
+		return Touched
+	case w.live.Nlink > 1:
+		return Same
+	}
+	return ""
 }
 
 // differsByStat compares what stat shows, ctime aside.

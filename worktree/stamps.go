@@ -35,6 +35,11 @@ func NewStamp(l Live, e snapshot.Entry) Stamp {
 	return Stamp{Path: l.Path, Ino: l.Ino, Ctime: l.Ctime, Of: Fingerprint(e)}
 }
 
+// vouches tells whether the stamp says that l is e. None says nothing.
+func (s *Stamp) vouches(l *Live, e *snapshot.Entry) bool {
+	return s != nil && s.Ino == l.Ino && s.Ctime == l.Ctime && s.Of == Fingerprint(*e)
+}
+
 // Fingerprint is a hash of everything an entry says about a file except its
 // name, its links and what only helps to find it: equal for one version of a
 // file in whatever index.

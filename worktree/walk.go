@@ -33,6 +33,10 @@ type Options struct {
 	// none. Those of an entry that were read are not nil. It is asked by many
 	// goroutines.
 	Attributes func() bool
+	// Strict makes a comparison leave nothing to guess: what is no regular file
+	// and differs only by its ctime is told as Touched, and what has several
+	// names though it does not differ, as Same.
+	Strict bool
 }
 
 // Walk yields the live tree. What cannot be read is yielded as an error with

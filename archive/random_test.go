@@ -1,0 +1,316 @@
+package archive_test
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/archive"
+	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/btrfsvol"
+	"github.com/s4-storage/s4/internal/btrfstest"
+	"github.com/s4-storage/s4/worktree"
+)
+
+// hiddenDir is what no archive has.
+const hiddenDir = "hid"
+
+func hidden(path string, _ bool) bool {
+	return path == hiddenDir || strings.HasPrefix(filepath.Base(path), "tmp-")
+}
+
+// editor does random things to a tree. What cannot be done is not done.
+type editor struct {
+	*rand.Rand
+	root string
+}
+
+// all gives the paths of those kinds; of every kind with none.
+func (e *editor) all(want func(fs.FileMode) bool) (paths []string) {
+	_ = filepath.WalkDir(e.root, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && (want == nil || want(d.Type())) {
+			paths = append(paths, p)
+		}
+		return nil
+	})
+	return paths
+}
+
+func (e *editor) pick(paths []string) string {
+	if len(paths) == 0 {
+		return filepath.Join(e.root, "nothing")
+	}
+	return paths[e.IntN(len(paths))]
+}
+
+func (e *editor) some() string { return e.pick(e.all(nil)) }
+func (e *editor) file() string { return e.pick(e.all(fs.FileMode.IsRegular)) }
+func (e *editor) nondir() string {
+	return e.pick(e.all(func(m fs.FileMode) bool { return !m.IsDir() }))
+}
+func (e *editor) dir() string { return e.pick(e.all(fs.FileMode.IsDir)) }
+func (e *editor) noise(n int) []byte {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(e.Uint32())
+	}
+	return b
+}
+
+// fresh is a path in some directory; names are few, so that they come again.
+func (e *editor) fresh() string {
+	name := fmt.Sprint(string(rune('a'+e.IntN(5))), e.IntN(12))
+	switch e.IntN(30) {
+	case 0:
+		name = "tmp-" + name
+	case 1:
+		return filepath.Join(e.root, hiddenDir, name)
+	}
+	return filepath.Join(e.dir(), name)
+}
+
+func (e *editor) change(path string, do func(f *os.File) error) error {
+	if st, err := os.Lstat(path); err != nil || !st.Mode().IsRegular() {
+		return fs.ErrInvalid
+	}
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(f), f.Close())
+}
+
+func (e *editor) edit() error {
+	switch e.IntN(32) {
+	case 0, 1, 2:
+		p := e.fresh()
+		if st, err := os.Lstat(p); err == nil && !st.Mode().IsRegular() {
+			return fs.ErrExist // to open a fifo or a device is no good
+		}
+		return os.WriteFile(p, e.noise(e.IntN(9000)), 0o644)
+	case 3, 4:
+		return e.change(e.file(), func(f *os.File) error {
+			st, err := f.Stat()
+			if err == nil {
+				_, err = f.WriteAt(e.noise(1+e.IntN(5000)), e.Int64N(st.Size()+1))
+			}
+			return err
+		})
+	case 5:
+		return e.change(e.file(), func(f *os.File) error { return f.Truncate(int64(e.IntN(20000))) })
+	case 6, 7:
+		return os.Rename(e.nondir(), e.fresh())
+	case 8, 9:
+		return os.Rename(e.nondir(), e.nondir())
+	case 10, 11, 12:
+		return os.Rename(e.dir(), e.fresh())
+	case 13:
+		return os.Rename(e.dir(), e.dir())
+	case 14, 15:
+		return unix.Renameat2(unix.AT_FDCWD, e.some(), unix.AT_FDCWD, e.some(), unix.RENAME_EXCHANGE)
+	case 16:
+		return unix.Renameat2(unix.AT_FDCWD, e.dir(), unix.AT_FDCWD, e.dir(), unix.RENAME_EXCHANGE)
+	case 17, 18, 19:
+		return os.Link(e.nondir(), e.fresh())
+	case 20, 21, 22:
+		return os.Remove(e.nondir())
+	case 23:
+		if p := e.dir(); p != e.root && e.IntN(3) == 0 {
+			return os.RemoveAll(p)
+		}
+		return nil
+	case 24:
+		return unix.Fchmodat(unix.AT_FDCWD, e.some(), e.Uint32()&0o7777, unix.AT_SYMLINK_NOFOLLOW)
+	case 25:
+		return os.Lchown(e.some(), e.IntN(3), e.IntN(3))
+	case 26:
+		if p := e.some(); e.IntN(3) > 0 {
+			return unix.Lsetxattr(p, "user.x"+strconv.Itoa(e.IntN(3)), e.noise(e.IntN(100)), 0)
+		}
+		return unix.Lremovexattr(e.some(), "user.x"+strconv.Itoa(e.IntN(3)))
+	case 27:
+		return os.Mkdir(e.fresh(), 0o755)
+	case 28:
+		kinds := []uint32{unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFCHR, unix.S_IFIFO}
+		return unix.Mknod(e.fresh(), kinds[e.IntN(4)]|0o600, int(unix.Mkdev(uint32(e.IntN(3000)), uint32(e.IntN(9)))))
+	case 29:
+		return os.Symlink(fmt.Sprint("to ", e.IntN(5)), e.fresh())
+	case 30: // another kind in its place
+		p := e.nondir()
+		if err := os.Remove(p); err != nil {
+			return err
+		}
+		if e.IntN(2) == 0 {
+			return os.Symlink("elsewhere", p)
+		}
+		return errors.Join(os.Mkdir(p, 0o700), os.WriteFile(p+"/in it", e.noise(5), 0o600))
+	default:
+		at := []unix.Timespec{{Sec: int64(e.IntN(1e9))}, {Sec: int64(e.IntN(1e9)), Nsec: int64(e.IntN(3))}}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, e.some(), at, unix.AT_SYMLINK_NOFOLLOW)
+	}
+}
+
+// editBig changes a file of several chunks, as databases and appending do.
+func (e *editor) editBig(path string) error {
+	const size = 5 << 20
+	if _, err := os.Lstat(path); err != nil {
+		return os.WriteFile(path, e.noise(size), 0o600)
+	}
+	return e.change(path, func(f *os.File) error {
+		_, err := f.WriteAt(e.noise(1+e.IntN(200_000)), int64(e.IntN(size)))
+		if err == nil && e.IntN(3) == 0 {
+			err = f.Truncate(int64(e.IntN(size)))
+		}
+		return err
+	})
+}
+
+// rounds is how many rounds each seed gets, and how many seeds there are.
+func rounds(t *testing.T) (first, seeds, rounds int) {
+	t.Helper()
+	get := func(name string, def int) int {
+		if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+			return n
+		}
+		return def
+	}
+	return get("ARCHIVE_FIRST_SEED", 0), get("ARCHIVE_SEEDS", 2), get("ARCHIVE_ROUNDS", 10)
+}
+
+// TestRandomBtrfs: after any edits an archive that was updated, by what btrfs
+// tells or by a scan, has the same item stream as one made of the whole tree
+// without knowing anything. ARCHIVE_SEEDS sets for how many seeds.
+func TestRandomBtrfs(t *testing.T) {
+	first, seeds, rounds := rounds(t)
+	for seed := first; seed < first+seeds; seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			disk := btrfstest.New(t)
+			vol := filepath.Join(disk, "vol")
+			do(t, btrfsvol.Create(vol))
+			e := &editor{rand.New(rand.NewPCG(uint64(seed), 1)), vol}
+			s := newSubject(t, e)
+			for round := range rounds {
+				e.round(round)
+				at := filepath.Join(disk, fmt.Sprint("snap", round))
+				do(t, btrfsvol.Snapshot(vol, at, true))
+				before := ""
+				if round > 0 {
+					before = filepath.Join(disk, fmt.Sprint("snap", round-1))
+				}
+				s.round(t, round, at, before)
+			}
+			t.Logf("%d rounds told by btrfs, %d too tangled", s.told, s.tangled)
+			if s.told == 0 {
+				t.Error("btrfs never told what changed")
+			}
+		})
+	}
+}
+
+// TestRandomScan is the same on any file system.
+func TestRandomScan(t *testing.T) {
+	first, seeds, rounds := rounds(t)
+	for seed := first; seed < first+seeds; seed++ {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			e := &editor{rand.New(rand.NewPCG(uint64(seed), 2)), t.TempDir()}
+			t.Cleanup(func() {
+				_ = filepath.WalkDir(e.root, func(p string, _ fs.DirEntry, _ error) error { return os.Chmod(p, 0o700) })
+			})
+			s := newSubject(t, e)
+			for round := range rounds {
+				e.round(round)
+				s.round(t, round, e.root, "")
+			}
+		})
+	}
+}
+
+func (e *editor) round(n int) {
+	calls := []int{1, 5, 25, 120}[e.IntN(4)]
+	if n == 0 {
+		_ = os.Mkdir(filepath.Join(e.root, hiddenDir), 0o755)
+		calls = 600
+	}
+	for range calls {
+		_ = e.edit() // some cannot be done
+	}
+	if e.IntN(2) == 0 {
+		_ = e.editBig(filepath.Join(e.root, "big"))
+	}
+}
+
+// subject is a repository that gets archives made in every way there is.
+type subject struct {
+	r             *repository
+	base          *borgio.Outline
+	told, tangled int
+}
+
+func newSubject(t *testing.T, e *editor) *subject {
+	s := &subject{r: newRepository(t, "none")}
+	do(t, os.Mkdir(filepath.Join(e.root, "deep"), 0o755), os.Mkdir(filepath.Join(e.root, "deep/er"), 0o755))
+	return s
+}
+
+// round archives the tree at dir; before is the btrfs snapshot of the round before.
+func (s *subject) round(t *testing.T, round int, dir, before string) {
+	t.Helper()
+	ctx := t.Context()
+	root := openRoot(t, dir)
+	left := func(path string, err error) { t.Errorf("%s: %v", path, err) }
+	tx := s.r.begin(t)
+	maker := func() *archive.Maker { return &archive.Maker{Tx: tx, Root: root, Exclude: hidden, Left: left} }
+	name := func(how string) borgio.ArchiveInfo { return info(fmt.Sprint(round, " ", how)) }
+	want, err := maker().All(ctx, nil, name("whole"))
+	do(t, err)
+	made := map[string]archive.Result{}
+	if s.base != nil {
+		made["with a base"], err = maker().All(ctx, s.base, name("with a base"))
+		do(t, err)
+		base := archived(s.r.items(t, s.base.Archive))
+		compared := root.Compare(ctx, base, worktree.Options{Exclude: hidden, Strict: true})
+		made["scanned"], err = maker().Update(ctx, s.base, archive.FromScan(compared, left), name("scanned"))
+		do(t, err)
+	}
+	if s.base != nil && before != "" {
+		changes, err := btrfsvol.Changes(ctx, before, dir, btrfsvol.Options{Exclude: hiddenDir})
+		do(t, err)
+		changed, err := archive.FromBtrfs(ctx, root, changes, hidden)
+		if errors.Is(err, archive.ErrTooTangled) {
+			s.tangled++
+		} else {
+			do(t, err)
+			s.told++
+			made["told"], err = maker().Update(ctx, s.base, changed, name("told"))
+			do(t, err)
+		}
+	}
+	do(t, tx.Commit(ctx))
+	s.base = want.Outline
+	for how, got := range made {
+		if ids := objects(got.Outline); !slices.Equal(ids, objects(want.Outline)) {
+			t.Errorf("round %d: %s it is another archive", round, how)
+			sameItems(t, s.r.items(t, got.Ref.ID), s.r.items(t, want.Ref.ID))
+		}
+		s.base = got.Outline
+	}
+	if t.Failed() {
+		t.FailNow()
+	}
+}
+
+func objects(o *borgio.Outline) (ids []borgio.ID) {
+	for i := range o.Sections {
+		ids = append(ids, o.Sections[i].Objects...)
+	}
+	return ids
+}
