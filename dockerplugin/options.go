@@ -25,8 +25,11 @@ type Options struct {
 	History  bool          // history=on: containers see .s4/history
 	Compress string        // compress=zstd:3: on the host's disk; "" leaves it to the backend
 	Interval time.Duration // interval=5m: how often it is looked for changes to push; 0 leaves it to the backend
-	Autogrow int64         // autogrow=50G: it grows by itself up to so many bytes; 0 is off
+	Autogrow int64         // autogrow=50G: it grows by itself up to so many bytes; 0 is no limit, [NoGrowth] off
 }
+
+// NoGrowth is a volume that stays as large as it is.
+const NoGrowth = -1
 
 var (
 	nameForm     = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}$`)
@@ -103,7 +106,12 @@ var parsers = map[string]func(*Options, string) error{
 		return nil
 	},
 	"autogrow": func(o *Options, text string) (err error) {
-		if o.Autogrow = 0; text != "off" {
+		switch text {
+		case "off":
+			o.Autogrow = NoGrowth
+		case "on":
+			o.Autogrow = 0
+		default:
 			o.Autogrow, err = parseSize(text)
 		}
 		return err
@@ -135,7 +143,7 @@ func ParseOptions(given map[string]string) (Options, error) {
 	switch {
 	case o.From != "" && o.Remote == "":
 		return Options{}, fmt.Errorf("%w: option from needs a remote to bring the snapshot from", snapshot.ErrUsage)
-	case o.Autogrow != 0 && o.Autogrow < o.Size:
+	case o.Autogrow > 0 && o.Autogrow < o.Size:
 		return Options{}, fmt.Errorf("%w: option autogrow: its limit is below the size", snapshot.ErrUsage)
 	}
 	return o, nil

@@ -15,7 +15,7 @@ func TestParseOptions(t *testing.T) {
 	if got, err := ParseOptions(all); err != nil || got != want {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if got, err := ParseOptions(given{"interval": "90", "autogrow": "off", "history": "off"}); err != nil || got != (Options{Interval: 90 * time.Second}) {
+	if got, err := ParseOptions(given{"interval": "90", "autogrow": "off", "history": "off"}); err != nil || got != (Options{Interval: 90 * time.Second, Autogrow: NoGrowth}) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for says, o := range map[string]given{

@@ -179,7 +179,15 @@ func (c *Converted) fill(ctx context.Context, to, reflink string, o Options) err
 	if len(names) > 0 {
 		o.note("Copying %s to btrfs, and comparing", c.dir)
 	}
-	cmd := exec.CommandContext(ctx, "cp", "-a", "-T", "--sparse=auto", reflink, "--", c.dir, to)
+	if err := copyTree(ctx, c.dir, to, reflink); err != nil {
+		return err
+	}
+	return compare(ctx, c.dir, to, c.dir, worktree.Options{}, true)
+}
+
+// copyTree copies what is in the directory from into the empty directory to.
+func copyTree(ctx context.Context, from, to, reflink string) error {
+	cmd := exec.CommandContext(ctx, "cp", "-a", "-T", "--sparse=auto", reflink, "--", from, to)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
@@ -187,19 +195,38 @@ func (c *Converted) fill(ctx context.Context, to, reflink string, o Options) err
 			return ctx.Err()
 		}
 		text, _, _ := strings.Cut(strings.TrimSpace(stderr.String()), "\n")
-		err = fmt.Errorf("copy %s: %w: %s", c.dir, err, text)
+		err = fmt.Errorf("copy %s: %w: %s", from, err, text)
 		if strings.Contains(strings.ToLower(text), unix.ENOSPC.Error()) {
 			err = hint.With(fmt.Errorf("%w: %w", snapshot.ErrUsage, err), "choose a larger --size, or none to have it fit")
 		}
 		return err
 	}
-	return c.compare(ctx, c.dir, to, true)
+	return nil
+}
+
+// Copy copies what is in the directory from into the empty directory to, and
+// compares the two to the last byte, but for exclude. Errors:
+// snapshot.ErrRefused where from was changed meanwhile.
+func Copy(ctx context.Context, from, to string, exclude func(path string, dir bool) bool) error {
+	if err := copyTree(ctx, from, to, "--reflink=auto"); err != nil {
+		return err
+	}
+	return Compare(ctx, from, to, exclude)
+}
+
+// Compare makes sure that what is in the directory to is a copy of what is in
+// from, to the last byte. Errors: snapshot.ErrRefused.
+func Compare(ctx context.Context, from, to string, exclude func(path string, dir bool) bool) error {
+	return compare(ctx, from, to, from, worktree.Options{Exclude: exclude}, true)
 }
 
 // still makes sure that nobody wrote to the original until it was replaced.
-func (c *Converted) still(ctx context.Context) error { return c.compare(ctx, c.Original, c.dir, false) }
+func (c *Converted) still(ctx context.Context) error {
+	return compare(ctx, c.Original, c.dir, c.dir, worktree.Options{}, false)
+}
 
-func (c *Converted) compare(ctx context.Context, original, copied string, content bool) error {
+// compare looks for changes of the original, which people know as name.
+func compare(ctx context.Context, original, copied, name string, o worktree.Options, content bool) error {
 	a, err := worktree.Open(original)
 	if err != nil {
 		return err
@@ -210,9 +237,9 @@ func (c *Converted) compare(ctx context.Context, original, copied string, conten
 		return err
 	}
 	defer b.Close()
-	err = a.Twin(ctx, b, worktree.Options{}, content)
+	err = a.Twin(ctx, b, o, content)
 	if different, ok := errors.AsType[*worktree.DifferentError](err); ok {
-		return hint.With(fmt.Errorf("%w: %s was changed while it was copied: %w", snapshot.ErrRefused, c.dir, different),
+		return hint.With(fmt.Errorf("%w: %s was changed while it was copied: %w", snapshot.ErrRefused, name, different),
 			"stop what writes there, and try again")
 	}
 	return err

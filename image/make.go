@@ -39,21 +39,28 @@ func create(ctx context.Context, dir string, o Options) (r *Record, err error) {
 		size = fitting(0)
 	}
 	r = &Record{Image: filepath.Join(Place(), filepath.Base(dir)+"-"+uuid.NewString()[:8]+".img"), Dir: dir, Grow: o.Grow, Limit: o.Limit}
-	super, err := loop.Create(ctx, r.Image, size, loop.CreateOptions{Label: label(dir), Log: o.Log})
+	return r, r.Make(ctx, size, label(dir), o.Log)
+}
+
+// Make makes the record's image, with an empty live tree, and sets its UUID.
+// After an error there is none. Errors: those of [loop.Create]; snapshot.ErrUsage
+// for a size that is too small.
+func (r *Record) Make(ctx context.Context, size int64, label string, log *slog.Logger) error {
+	super, err := loop.Create(ctx, r.Image, size, loop.CreateOptions{Label: label, Log: log})
 	if err != nil {
-		return nil, asUsage(err)
+		return asUsage(err)
 	}
 	r.UUID = super.UUID
-	if err := r.withTop(ctx, o.Log, func(top string) error { return btrfsvol.Create(filepath.Join(top, Subvolume)) }); err != nil {
-		return nil, errors.Join(err, os.Remove(r.Image))
+	if err := r.withTop(ctx, log, func(top string) error { return btrfsvol.Create(filepath.Join(top, Subvolume)) }); err != nil {
+		return errors.Join(err, os.Remove(r.Image))
 	}
-	return r, nil
+	return nil
 }
 
 // withTop does something with all of the image's file system, mounted for that
 // time where nobody else looks.
 func (r *Record) withTop(ctx context.Context, log *slog.Logger, do func(top string) error) error {
-	top, err := os.MkdirTemp(Place(), ".mount-")
+	top, err := os.MkdirTemp(filepath.Dir(r.Image), ".mount-")
 	if err != nil {
 		return err
 	}
@@ -107,7 +114,7 @@ func (r *Record) remove() error {
 // Attach mounts the live tree where it belongs; where it is mounted already it
 // does nothing. Errors: those of [loop.Mount].
 func (r *Record) Attach(ctx context.Context, log *slog.Logger) error {
-	_, err := loop.Mount(ctx, r.Image, r.Dir, loop.MountOptions{UUID: r.UUID, Subvolume: Subvolume, Log: log})
+	_, err := loop.Mount(ctx, r.Image, r.Dir, loop.MountOptions{UUID: r.UUID, Subvolume: Subvolume, Compress: r.Compress, Log: log})
 	return err
 }
 

@@ -32,6 +32,8 @@ type Record struct {
 	// Grow says that it grows by itself, up to Limit bytes, 0 being no limit.
 	Grow  bool  `json:"grow"`
 	Limit int64 `json:"limit,omitempty"`
+	// Compress is btrfs's way to compress, such as "zstd:1"; "" is not to.
+	Compress string `json:"compress,omitempty"`
 }
 
 func recordPath(image string) string { return strings.TrimSuffix(image, ".img") + ".json" }

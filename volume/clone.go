@@ -29,6 +29,7 @@ type CloneOptions struct {
 	Dir    string // "" is the repository's name, here
 	Name   string // "" is the one in the snapshot, else the repository's
 	At     string // TIME; "" is the newest snapshot
+	Onward bool   // what is pushed later goes on top of newer snapshots than that
 	Report Reporter
 }
 
@@ -159,6 +160,15 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		result.Changes, damage = v.bring(ctx, past, *target, known, false, nil, o.Report)
 		if damage != nil && !onlyDamaged(damage) {
 			return result, damage
+		}
+		if o.Onward {
+			held, err := past.Index.Snapshots(ctx, target.Source)
+			if err != nil {
+				return result, err
+			}
+			for _, s := range held {
+				known.see(s.ID)
+			}
 		}
 	}
 	if name == "" {

@@ -249,6 +249,10 @@ func (v *Volume) ID() string {
 	return id
 }
 
+// Arrived tells whether all of some snapshot has been here: one was pushed, or
+// a clone has ended.
+func (v *Volume) Arrived() bool { return v.state.Base != nil && v.state.Arriving == nil }
+
 func (v *Volume) path(elem ...string) string {
 	return filepath.Join(append([]string{v.Root}, elem...)...)
 }

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/dockerplugin"
+	"github.com/s4-storage/s4/dockervol"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/internal/systemd"
 )
 
@@ -41,6 +43,7 @@ func (c *DockerPluginServeCmd) Run(ctx context.Context, a *app) error {
 	if err != nil {
 		return err
 	}
+	defer backend.Close()
 	keep := time.Duration(c.KeepRemoved) * 24 * time.Hour
 	if keep == 0 {
 		keep = -1
@@ -68,8 +71,16 @@ func (c *DockerPluginServeCmd) state() string {
 }
 
 // dockerVolumes is what stores docker's volumes.
-func (a *app) dockerVolumes() (dockerplugin.Backend, error) {
-	return nil, errors.New("docker volumes are not supported yet")
+func (a *app) dockerVolumes() (*dockervol.Backend, error) {
+	program, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	access, err := reach.NewAccess(a.log, nil) // there is nobody to ask, though started from a terminal
+	if err != nil {
+		return nil, err
+	}
+	return dockervol.New(dockervol.Config{Access: access, Program: program, Log: a.log}), nil
 }
 
 // DockerPluginInstallCmd is `s4 docker plugin install`.
