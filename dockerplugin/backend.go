@@ -39,6 +39,9 @@ type Content interface {
 	// Status is shown by `docker volume inspect`: snapshots, lag, remote. It
 	// comes at any time, beside other calls, and may not wait for a network.
 	Status(ctx context.Context, v Volume) (map[string]any, error)
+	// Exchange lets two volumes that are not mounted change their contents, in
+	// one step.
+	Exchange(ctx context.Context, a, b Volume) error
 }
 
 // Backend is both.

@@ -141,6 +141,10 @@ func (b *dirs) Status(ctx context.Context, v Volume) (map[string]any, error) {
 	return map[string]any{"remote": v.Options.Remote, "snapshots": 3}, b.step(ctx, "status")
 }
 
+func (b *dirs) Exchange(_ context.Context, one, two Volume) error {
+	return unix.Renameat2(unix.AT_FDCWD, filepath.Join(one.Dir, "data"), unix.AT_FDCWD, filepath.Join(two.Dir, "data"), unix.RENAME_EXCHANGE)
+}
+
 // tell makes control files; such as "hold-mount", or "fail-fill=the text".
 func (b *dirs) tell(t testing.TB, files ...string) {
 	t.Helper()

@@ -311,6 +311,41 @@ func (d *Driver) Unmount(ctx context.Context, name, id string) error {
 	return d.backend.Unmount(ctx, d.volume(r))
 }
 
+// Exchange lets two volumes change their contents; their names, options and
+// who refers to them stay. One that is in use or filling is refused
+// (snapshot.ErrRefused). Errors: fs.ErrNotExist, and the backend's.
+func (d *Driver) Exchange(ctx context.Context, one, two string) error {
+	if one == two {
+		return fmt.Errorf("%w: volume %s with itself", snapshot.ErrUsage, one)
+	}
+	names := []string{one, two}
+	slices.Sort(names) // two of these never wait for each other
+	var volumes []Volume
+	for _, name := range names {
+		unlock, err := d.volumes.lock(ctx, name)
+		if err != nil {
+			return err
+		}
+		defer unlock()
+		r, err := d.record(name)
+		switch {
+		case err != nil:
+			return err
+		case r.State != ready:
+			return fmt.Errorf("%w: volume %s is being filled", snapshot.ErrRefused, name)
+		case len(r.Mounts) > 0:
+			return fmt.Errorf("%w: volume %s is in use", snapshot.ErrRefused, name)
+		}
+		volumes = append(volumes, d.volume(r))
+	}
+	for _, v := range volumes { // one may be mounted without need
+		if err := d.backend.Unmount(ctx, v); err != nil {
+			return err
+		}
+	}
+	return d.backend.Exchange(ctx, volumes[0], volumes[1])
+}
+
 // Info is what the engine may know of a volume.
 type Info struct {
 	Name       string

@@ -24,6 +24,7 @@ type Options struct {
 	From     string        // from=TIME: the snapshot to fill it with; "" is the newest
 	History  bool          // history=on: containers see .s4/history
 	Compress string        // compress=zstd:3: on the host's disk; "" leaves it to the backend
+	FillOnly bool          // replicate=off: filled from the remote, but never pushed to it
 	Interval time.Duration // interval=5m: how often it is looked for changes to push; 0 leaves it to the backend
 	Autogrow int64         // autogrow=50G: it grows by itself up to so many bytes; 0 is no limit, [NoGrowth] off
 }
@@ -85,6 +86,13 @@ var parsers = map[string]func(*Options, string) error{
 			return fmt.Errorf("it is on or off, not %.40q", text)
 		}
 		o.History = text == "on"
+		return nil
+	},
+	"replicate": func(o *Options, text string) error {
+		if text != "on" && text != "off" {
+			return fmt.Errorf("it is on or off, not %.40q", text)
+		}
+		o.FillOnly = text == "off"
 		return nil
 	},
 	"compress": func(o *Options, text string) error {

@@ -37,7 +37,11 @@ type request struct {
 	Name string
 	ID   string
 	Opts map[string]string
+	With string `json:",omitempty"` // of exchangeCall: the other volume's name
 }
+
+// exchangeCall is a call that the engine does not know, but s4 does.
+const exchangeCall = "S4.Exchange"
 
 // response has what any call may answer.
 type response struct {
@@ -103,6 +107,9 @@ func NewServer(d *Driver, log *slog.Logger) *Server {
 				return response{}, err
 			}
 			return response{Volume: &info}, nil
+		}},
+		exchangeCall: {shortTime, func(ctx context.Context, r request) (response, error) {
+			return response{}, d.Exchange(ctx, r.Name, r.With)
 		}},
 		"VolumeDriver.List": {shortTime, func(context.Context, request) (response, error) {
 			return response{Volumes: d.List()}, nil

@@ -23,8 +23,10 @@ import (
 type served struct {
 	*rig
 	client *http.Client
-	stop   context.CancelFunc
-	ended  chan error
+	// socketPath is where it answers.
+	socketPath string
+	stop       context.CancelFunc
+	ended      chan error
 }
 
 // serve makes one whose calls have that long, all of them.
@@ -42,7 +44,7 @@ func serve(t *testing.T, c Config, within time.Duration) *served {
 		s.calls[name] = c
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	v := &served{rig: r, stop: cancel, ended: make(chan error, 1), client: clientOf(path)}
+	v := &served{rig: r, stop: cancel, ended: make(chan error, 1), client: clientOf(path), socketPath: path}
 	go func() { v.ended <- s.Serve(ctx, l) }()
 	t.Cleanup(func() {
 		cancel()
@@ -334,4 +336,58 @@ func tool(t testing.TB, name string) string {
 		t.Skip(err)
 	}
 	return path
+}
+
+// What s4 itself asks of a driver: the same as the engine, and that two volumes
+// change their contents.
+func TestClient(t *testing.T) {
+	v := serve(t, Config{}, time.Minute)
+	c := NewClient(v.socketPath)
+	ctx := t.Context()
+	for _, name := range []string{"a", "b"} {
+		if err := c.Create(ctx, name, nil); err != nil {
+			t.Fatal(err)
+		}
+		at, err := c.Mount(ctx, name, "use")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(at, "file"), []byte("of "+name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Exchange(ctx, "a", "b"); err == nil || !strings.Contains(err.Error(), "volume a is in use") {
+		t.Errorf("exchanged below their users: %v", err)
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := c.Unmount(ctx, name, "use"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Exchange(ctx, "b", "a"); err != nil {
+		t.Fatal(err)
+	}
+	at, err := c.Mount(ctx, "a", "use")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(filepath.Join(at, "file")); string(got) != "of b" {
+		t.Errorf("a has %q, %v", got, err)
+	}
+	if err := c.Unmount(ctx, "a", "use"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Exchange(ctx, "a", "none"); err == nil || !strings.Contains(err.Error(), "no such volume: none") {
+		t.Errorf("%v", err)
+	}
+	if err := c.Exchange(ctx, "a", "a"); err == nil {
+		t.Error("exchanged with itself")
+	}
+	if err := c.Remove(ctx, "a"); err != nil {
+		t.Error(err)
+	}
+	err = NewClient(filepath.Join(t.TempDir(), "none")).Remove(ctx, "a")
+	if !errors.Is(err, snapshot.ErrUnreachable) {
+		t.Errorf("without a driver: %v", err)
+	}
 }

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/dockerplugin"
 	"github.com/s4-storage/s4/image"
@@ -153,6 +155,21 @@ func (b *Backend) Delete(ctx context.Context, v dockerplugin.Volume) error {
 		k.stop()
 	}
 	return b.unmount(ctx, v)
+}
+
+// Exchange lets two volumes change images. What an image's .s4 says of its name
+// and remote is put right at the next mount.
+func (b *Backend) Exchange(_ context.Context, one, two dockerplugin.Volume) error {
+	for _, v := range []dockerplugin.Volume{one, two} {
+		if err := os.Remove(statusPath(v)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	err := unix.Renameat2(unix.AT_FDCWD, imagePath(one), unix.AT_FDCWD, imagePath(two), unix.RENAME_EXCHANGE)
+	if err != nil {
+		return fmt.Errorf("exchange the images of %s and %s: %w", one.Name, two.Name, err)
+	}
+	return nil
 }
 
 // stays is how long something may stay in use that is about to end.

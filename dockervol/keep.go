@@ -14,6 +14,7 @@ import (
 
 	"github.com/s4-storage/s4/dockerplugin"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/replicate"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
@@ -146,7 +147,7 @@ func (k *keeper) attempt(ctx context.Context) error {
 			return err
 		}
 	}
-	if k.v.Options.Remote == "" {
+	if !replicated(k.v) {
 		return nil
 	}
 	own, err := volume.Open(liveDir(k.v), k.b.access)
@@ -158,7 +159,7 @@ func (k *keeper) attempt(ctx context.Context) error {
 	if every == 0 {
 		every = lookAgain
 	}
-	return replicate.Push(ctx, own, replicate.PushOptions{Every: every, Log: k.b.log.With("volume", k.v.Name), Report: k.b.reporter(k.v)})
+	return replicate.Push(ctx, own, replicate.PushOptions{Remotes: []string{origin}, Every: every, Log: k.b.log.With("volume", k.v.Name), Report: k.b.reporter(k.v)})
 }
 
 // reporter logs what a verb has to say.
@@ -179,12 +180,40 @@ func (b *Backend) settle(v dockerplugin.Volume) error {
 		return err
 	}
 	defer own.Close()
-	if v.Options.Remote == "" || len(own.Remotes()) > 0 {
+	if own.Name() != v.Name { // what is in it came from another docker volume
+		if err := volume.SetSetting(own, b.access, "volume.name", v.Name); err != nil {
+			return err
+		}
+	}
+	if !replicated(v) {
 		return nil
 	}
-	_, err = own.AddRemote("origin", v.Options.Remote, "")
-	return err
+	switch r, err := own.Remote(origin); {
+	case errors.Is(err, fs.ErrNotExist):
+		_, err = own.AddRemote(origin, v.Options.Remote, "")
+		return err
+	case err != nil:
+		return err
+	case !samePlace(r.URL, v.Options.Remote):
+		return own.SetRemoteURL(origin, v.Options.Remote)
+	}
+	return nil
 }
+
+// origin is the name of the remote that docker was told of.
+const origin = "origin"
+
+// samePlace tells whether two URLs name one place.
+func samePlace(a, b string) bool {
+	x, err := reach.ParseLocation(a)
+	if err != nil {
+		return false
+	}
+	y, err := reach.ParseLocation(b)
+	return err == nil && x.String() == y.String()
+}
+
+func replicated(v dockerplugin.Volume) bool { return v.Options.Remote != "" && !v.Options.FillOnly }
 
 // plain refuses a tree whose .s4 leads elsewhere. Containers write into the tree,
 // and must not have us write where they could not.
@@ -218,7 +247,7 @@ func (b *Backend) lastPush(ctx context.Context, v dockerplugin.Volume) {
 }
 
 func (b *Backend) pushOnce(ctx context.Context, v dockerplugin.Volume) error {
-	if err := b.settle(v); err != nil || v.Options.Remote == "" {
+	if err := b.settle(v); err != nil || !replicated(v) {
 		return err
 	}
 	own, err := volume.Open(liveDir(v), b.access)
@@ -234,7 +263,7 @@ func (b *Backend) pushOnce(ctx context.Context, v dockerplugin.Volume) error {
 			}
 		}
 	}
-	err = replicate.Push(ctx, own, replicate.PushOptions{Once: true, Log: b.log, Report: b.reporter(v)})
+	err = replicate.Push(ctx, own, replicate.PushOptions{Remotes: []string{origin}, Once: true, Log: b.log, Report: b.reporter(v)})
 	if err == nil && ctx.Err() != nil { // which it takes for being told to end
 		err = errors.New("the push took longer than an unmount may")
 	}

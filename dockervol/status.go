@@ -57,7 +57,7 @@ func (b *Backend) current(ctx context.Context, v dockerplugin.Volume, status map
 		return err
 	}
 	status["snapshots"] = len(taken)
-	if v.Options.Remote == "" {
+	if !replicated(v) {
 		return nil
 	}
 	own, err := volume.Open(liveDir(v), b.access)

@@ -83,6 +83,7 @@ type Volume struct {
 	Labels     map[string]string
 	Options    map[string]string
 	CreatedAt  string
+	Status     map[string]any // what the driver says of it; only of one that is inspected
 }
 
 // Version asks the engine what it is.
