@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
@@ -97,7 +98,13 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 		}
 		careful = false
 	}
+	keeps := false
 	if o.Keep && v.subvolume {
+		if keeps, err = btrfsvol.MayDelete(v.Root); err != nil {
+			return nil, err
+		}
+	}
+	if keeps {
 		err = v.bringAndKeep(ctx, past, target, known, careful, o.Report, result)
 	} else {
 		result.Changes, err = v.bring(ctx, past, target, known, careful, nil, o.Report)

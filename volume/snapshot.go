@@ -36,6 +36,12 @@ func (v *Volume) Snapshot(ctx context.Context, message string) (*SnapshotResult,
 		return nil, hint.With(fmt.Errorf("%s is not a btrfs subvolume, and only those have snapshots of their own: %w", v.Shown, errors.ErrUnsupported),
 			"make it one with: s4 init --btrfs, or keep it at a remote with: s4 push")
 	}
+	if may, err := btrfsvol.MayDelete(v.Root); err != nil {
+		return nil, err
+	} else if !may {
+		return nil, hint.With(fmt.Errorf("only root could delete a btrfs snapshot here again: %w", fs.ErrPermission),
+			"run as root, or mount the file system with -o user_subvol_rm_allowed")
+	}
 	if err := v.acquire(ctx); err != nil {
 		return nil, err
 	}

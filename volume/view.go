@@ -31,6 +31,12 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 	if !v.subvolume {
 		return &View{Root: v.Root}, nil
 	}
+	if may, err := btrfsvol.MayDelete(v.Root); err != nil {
+		return nil, err
+	} else if !may {
+		v.log.Info("no btrfs snapshot is taken, as only root could delete it again")
+		return &View{Root: v.Root}, nil
+	}
 	if others, err := v.nested(); err != nil {
 		return nil, err
 	} else if len(others) > 0 {
@@ -56,10 +62,6 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 		}
 	}
 	info, err := store.Take(ctx, v.Root, v.newSnapshot(message, append(taken, held...), report))
-	if errors.Is(err, fs.ErrPermission) {
-		report.warn("no btrfs snapshot is taken, the files are read as they stand: %v", err)
-		return &View{Root: v.Root}, nil
-	}
 	if err != nil {
 		return nil, err
 	}
