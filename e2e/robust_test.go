@@ -201,6 +201,8 @@ func TestPowerCut(t *testing.T) {
 		known = append(known, acknowledged)
 		j.signal(unix.SIGCONT)
 	}
+	pushed := j.count("pushed", "")
+	eventually(t, 30*time.Second, "the remote goes on", func() bool { return j.count("pushed", "") > pushed+1 })
 	w.end()
 	j.signal(unix.SIGKILL)
 	j.end()

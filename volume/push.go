@@ -87,7 +87,7 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	source := history.BorgSourceID(repo.ID().String())
 	// Only this remote is asked: another one may be away.
 	if err := past.RefreshSource(ctx, source); err != nil {
-		v.log.Info("look for news", "error", err)
+		return nil, fmt.Errorf("look for news: %w", err)
 	}
 	held, err := past.Index.Snapshots(ctx, source)
 	if err != nil {
