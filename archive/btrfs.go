@@ -68,6 +68,26 @@ func FromBtrfs(ctx context.Context, root *worktree.Root, changes []btrfsvol.Chan
 	}, nil
 }
 
+// Moved tells of a path whether it moved along with a directory, for
+// [Maker.Moved]. Files that were made in one moment have the same times: where
+// directories took each other's places these tell nothing.
+func Moved(changes []btrfsvol.Change) func(path string) bool {
+	dirs := map[string]bool{}
+	for i := range changes {
+		if c := &changes[i]; c.Kind == btrfsvol.Renamed && c.Mode.IsDir() {
+			dirs[c.Path] = true
+		}
+	}
+	return func(p string) bool {
+		for p = path.Dir(p); p != "."; p = path.Dir(p) {
+			if dirs[p] {
+				return true
+			}
+		}
+		return false
+	}
+}
+
 type fromBtrfs struct {
 	ctx     context.Context
 	root    *worktree.Root

@@ -18,6 +18,9 @@ type Maker struct {
 	Tx      *borgio.Transaction
 	Root    *worktree.Root
 	Exclude func(path string, dir bool) bool
+	// Moved tells that a path may be another file's than in the base, whatever
+	// its size and times are; may be nil.
+	Moved func(path string) bool
 	// Moving says that the files may change while they are read.
 	Moving bool
 	// Left is told what is left out, and what has changed while it was read;
@@ -95,7 +98,7 @@ func (m *Maker) whole(ctx context.Context, base *borgio.Outline) iter.Seq2[Chang
 				continue
 			}
 			c := Changed{Path: itemPath(l.Path), Live: &l}
-			if base != nil && isRegular(l.Mode) && l.Size > 0 {
+			if base != nil && isRegular(l.Mode) && l.Size > 0 && (m.Moved == nil || !m.Moved(l.Path)) {
 				it, err := m.Tx.BaseItem(ctx, base, l.Path)
 				switch {
 				case errors.Is(err, fs.ErrNotExist):

@@ -6,11 +6,13 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -174,7 +176,7 @@ func (e *editor) editBig(path string) error {
 	})
 }
 
-// rounds is how many rounds each seed gets, and how many seeds there are.
+// rounds tells which seeds there are, and how many rounds each gets.
 func rounds(t *testing.T) (first, seeds, rounds int) {
 	t.Helper()
 	get := func(name string, def int) int {
@@ -216,6 +218,66 @@ func TestRandomBtrfs(t *testing.T) {
 	}
 }
 
+// TestMoves is what chance rarely does.
+func TestMoves(t *testing.T) {
+	for _, twins := range []bool{true, false} {
+		t.Run(fmt.Sprint("twins ", twins), func(t *testing.T) { moves(t, twins) })
+	}
+}
+
+func moves(t *testing.T, twins bool) {
+	disk := btrfstest.New(t)
+	vol := filepath.Join(disk, "vol")
+	do(t, btrfsvol.Create(vol))
+	s := newSubject(t, &editor{root: vol})
+	s.twins = twins
+	before, number := "", 0
+	for round, script := range []string{
+		"mkdir -p a/d b/d hid tmp-d; echo t >tmp-x; echo u >tmp-d/u",
+		"rm -r a; mv b a",             // into a deleted one's place, the same names in both
+		"mkdir c; mv a/d c/e; mv a b", // out of it, and the rest elsewhere
+		"mkdir a; mv c a/c; mv b a/b",
+		"mv a/b x1; mv a/c a/b; mv x1 a/c",         // each other's places
+		"mv tmp-x x; mv tmp-d shown; mv x tmp-y",   // into sight and out of it
+		"mkdir l; echo l >l/f; ln l/f z; ln l/f 0", // several names,
+		"mv l k",              // the middle one moved along
+		"rm 0",                // the master is gone
+		"mv k zz; echo m >>z", // and another one is first
+		"mv zz hid/zz",        // and the second out of sight
+		"mv hid/zz a0; mv a0 tmp-a0; mv tmp-a0 00; rm -r 00",
+		"rm -r a; echo file >a; mv shown c; mkdir shown; echo n >shown/u",
+	} {
+		cmd := exec.CommandContext(t.Context(), "sh", "-ec", script)
+		cmd.Dir = vol
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", script, err, out)
+		}
+		if round == 0 {
+			for _, dir := range []string{"a", "b"} { // all in one moment
+				for _, name := range []string{"f", "d/g", dir} {
+					number++
+					do(t, os.WriteFile(filepath.Join(vol, dir, name), []byte(fmt.Sprintf("%03d", number)), 0o600))
+				}
+			}
+			for i, path := range s.e.all(fs.FileMode.IsRegular) {
+				at := time.Unix(1e9, 0)
+				if !twins {
+					at = at.Add(time.Duration(i) * time.Second)
+				}
+				do(t, os.Chtimes(path, at, at))
+			}
+		}
+		at := filepath.Join(disk, fmt.Sprint("snap", round))
+		do(t, btrfsvol.Snapshot(vol, at, true))
+		t.Log(script)
+		s.round(t, round, at, before)
+		before = at
+	}
+	if s.told < 5 {
+		t.Errorf("btrfs told only of %d rounds", s.told)
+	}
+}
+
 // TestRandomScan is the same on any file system.
 func TestRandomScan(t *testing.T) {
 	first, seeds, rounds := rounds(t)
@@ -250,14 +312,16 @@ func (e *editor) round(n int) {
 
 // subject is a repository that gets archives made in every way there is.
 type subject struct {
+	e             *editor
 	r             *repository
 	base          *borgio.Outline
 	told, tangled int
+	twins         bool // there are files that only btrfs can tell from each other
 }
 
 func newSubject(t *testing.T, e *editor) *subject {
-	s := &subject{r: newRepository(t, "none")}
-	do(t, os.Mkdir(filepath.Join(e.root, "deep"), 0o755), os.Mkdir(filepath.Join(e.root, "deep/er"), 0o755))
+	s := &subject{e: e, r: newRepository(t, "none")}
+	do(t, os.MkdirAll(filepath.Join(e.root, "deep/er"), 0o755))
 	return s
 }
 
@@ -273,17 +337,11 @@ func (s *subject) round(t *testing.T, round int, dir, before string) {
 	want, err := maker().All(ctx, nil, name("whole"))
 	do(t, err)
 	made := map[string]archive.Result{}
-	if s.base != nil {
-		made["with a base"], err = maker().All(ctx, s.base, name("with a base"))
-		do(t, err)
-		base := archived(s.r.items(t, s.base.Archive))
-		compared := root.Compare(ctx, base, worktree.Options{Exclude: hidden, Strict: true})
-		made["scanned"], err = maker().Update(ctx, s.base, archive.FromScan(compared, left), name("scanned"))
-		do(t, err)
-	}
+	var moved func(string) bool
 	if s.base != nil && before != "" {
 		changes, err := btrfsvol.Changes(ctx, before, dir, btrfsvol.Options{Exclude: hiddenDir})
 		do(t, err)
+		moved = archive.Moved(changes)
 		changed, err := archive.FromBtrfs(ctx, root, changes, hidden)
 		if errors.Is(err, archive.ErrTooTangled) {
 			s.tangled++
@@ -293,6 +351,18 @@ func (s *subject) round(t *testing.T, round int, dir, before string) {
 			made["told"], err = maker().Update(ctx, s.base, changed, name("told"))
 			do(t, err)
 		}
+	}
+	if s.base != nil {
+		m := maker()
+		m.Moved = moved
+		made["with a base"], err = m.All(ctx, s.base, name("with a base"))
+		do(t, err)
+	}
+	if s.base != nil && !s.twins {
+		base := archived(s.r.items(t, s.base.Archive))
+		compared := root.Compare(ctx, base, worktree.Options{Exclude: hidden, Strict: true})
+		made["scanned"], err = maker().Update(ctx, s.base, archive.FromScan(compared, left), name("scanned"))
+		do(t, err)
 	}
 	do(t, tx.Commit(ctx))
 	s.base = want.Outline

@@ -160,6 +160,7 @@ func (a *archiving) make(ctx context.Context, tx *borgio.Transaction, info borgi
 	if changes != nil {
 		changed, err := archive.FromBtrfs(ctx, root, changes, o.Exclude)
 		if errors.Is(err, archive.ErrTooTangled) {
+			m.Moved = archive.Moved(changes)
 			return m.All(ctx, a.outline, info)
 		}
 		if err != nil {
