@@ -21,6 +21,7 @@ import (
 type Options struct {
 	Size     int64         // size=5G: how much fits in; 0 leaves it to the backend
 	Remote   string        // remote=s4@nas:/volumes: where it is pushed to and filled from
+	Name     string        // name=shop: what it is called there; "" is as docker calls it
 	From     string        // from=TIME: the snapshot to fill it with; "" is the newest
 	History  bool          // history=on: containers see .s4/history
 	Compress string        // compress=zstd:3: on the host's disk; "" leaves it to the backend
@@ -73,6 +74,10 @@ var parsers = map[string]func(*Options, string) error{
 		}
 		o.Remote = text
 		return nil
+	},
+	"name": func(o *Options, text string) error {
+		o.Name = text
+		return CheckName(text)
 	},
 	"from": func(o *Options, text string) error {
 		if text == "" || len(text) > 200 || strings.ContainsFunc(text, unicode.IsControl) {

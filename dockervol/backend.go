@@ -76,6 +76,14 @@ func liveDir(v dockerplugin.Volume) string    { return filepath.Join(v.Dir, "liv
 func dataDir(v dockerplugin.Volume) string    { return filepath.Join(v.Dir, "data") }
 func historyDir(v dockerplugin.Volume) string { return filepath.Join(v.Dir, "history") }
 
+// nameOf is the name of the s4 volume.
+func nameOf(v dockerplugin.Volume) string {
+	if v.Options.Name != "" {
+		return v.Options.Name
+	}
+	return v.Name
+}
+
 // record describes a volume's image. The image needs no UUID to be told from
 // others: its directory is the volume's own.
 func record(v dockerplugin.Volume, dir string) *image.Record {
@@ -98,7 +106,7 @@ func (b *Backend) Create(ctx context.Context, v dockerplugin.Volume) (fills bool
 		missing := errors.Is(err, borgio.ErrNotRepository)
 		switch {
 		case missing && v.Options.From != "":
-			return false, hint.With(fmt.Errorf("there is no %s at %s to bring back from %s: %w", v.Name, v.Options.Remote, v.Options.From, fs.ErrNotExist),
+			return false, hint.With(fmt.Errorf("there is no %s at %s to bring back from %s: %w", nameOf(v), v.Options.Remote, v.Options.From, fs.ErrNotExist),
 				"leave out -o from for an empty volume")
 		case err != nil && !missing:
 			return false, err
@@ -127,7 +135,7 @@ func (b *Backend) repository(ctx context.Context, v dockerplugin.Volume) (borgio
 		return place, err
 	}
 	own := place
-	own.Path = path.Join(place.Path, v.Name)
+	own.Path = path.Join(place.Path, nameOf(v))
 	err = b.probe(ctx, own)
 	if !errors.Is(err, borgio.ErrNotRepository) {
 		return own, err

@@ -60,7 +60,7 @@ func (b *Backend) filled(v dockerplugin.Volume) (bool, error) {
 func (b *Backend) clone(ctx context.Context, v dockerplugin.Volume, from borgio.Location, report func(dockerplugin.Progress)) error {
 	r := b.reporter(v)
 	r.Progress = func(p volume.Progress) { report(dockerplugin.Progress{Done: p.Bytes, Total: p.TotalBytes}) }
-	result, err := volume.Clone(ctx, volume.CloneOptions{URL: from.String(), Dir: liveDir(v), Name: v.Name,
+	result, err := volume.Clone(ctx, volume.CloneOptions{URL: from.String(), Dir: liveDir(v), Name: nameOf(v),
 		At: v.Options.From, Onward: true, Report: r}, b.access)
 	if result != nil && errors.Is(err, snapshot.ErrDamaged) {
 		// What is lost at the remote does not come by trying again.

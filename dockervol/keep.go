@@ -175,13 +175,13 @@ func (b *Backend) settle(v dockerplugin.Volume) error {
 	if err := plain(liveDir(v)); err != nil {
 		return err
 	}
-	own, _, err := volume.Init(liveDir(v), volume.InitOptions{Name: v.Name}, b.access)
+	own, _, err := volume.Init(liveDir(v), volume.InitOptions{Name: nameOf(v)}, b.access)
 	if err != nil {
 		return err
 	}
 	defer own.Close()
-	if own.Name() != v.Name { // what is in it came from another docker volume
-		if err := volume.SetSetting(own, b.access, "volume.name", v.Name); err != nil {
+	if own.Name() != nameOf(v) { // what is in it came from another docker volume
+		if err := volume.SetSetting(own, b.access, "volume.name", nameOf(v)); err != nil {
 			return err
 		}
 	}

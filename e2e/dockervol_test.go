@@ -1,7 +1,10 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -59,7 +62,7 @@ func newDockerHost(t *testing.T) *dockerHost {
 		t.Fatal(err)
 	}
 	h.Engine = dockertest.New(t, dockertest.Options{})
-	h.env = append(h.env, h.Engine.Env()...)
+	h.env = append(h.env, append(h.Engine.Env(), "S4_DOCKER_DRIVER="+h.driver)...)
 	h.Box()
 	h.startPlugin()
 	return h
@@ -273,20 +276,75 @@ func TestDockerVolumeLostAndFound(t *testing.T) {
 func (h *dockerHost) times(name, file, text string) string {
 	h.t.Helper()
 	repo := filepath.Join(h.remote, name)
-	names, err := h.s4("--quiet", "log", "--repo", repo, "--format", "names")
+	out, err := h.s4("--quiet", "log", "--repo", repo)
 	if err != nil {
-		names, err = h.s4("--quiet", "log", "--repo", repo)
+		h.t.Fatal(out)
 	}
-	if err != nil {
-		h.t.Fatal(names)
-	}
-	for _, word := range strings.Fields(names) {
+	for _, word := range strings.Fields(out) {
 		if got, err := h.s4("--quiet", "cat", "--repo", repo, word+":"+file); err == nil && got == text {
 			return word
 		}
 	}
-	h.t.Fatalf("no snapshot has %q in %s: %s", text, file, names)
+	h.t.Fatalf("no snapshot has %q in %s: %s", text, file, out)
 	return ""
+}
+
+// A driver that is killed while a volume comes from its remote carries on. One
+// whose remote is away lets containers run, and pushes when it is back.
+func TestDockerVolumeInterrupted(t *testing.T) {
+	h := newDockerHost(t)
+	data := make([]byte, 24<<20)
+	if _, err := rand.Read(data); err != nil {
+		t.Fatal(err)
+	}
+	h.create("db", "remote="+h.remote)
+	h.start("writes", "db", "wait")
+	for n := range 6 {
+		if err := os.WriteFile(filepath.Join(h.mountpoint("db"), fmt.Sprint(n)), data[n<<22:(n+1)<<22], 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Docker("rm", "-f", "writes")
+	h.pushed("db", "5", string(data[5<<22:]))
+	h.Docker("volume", "rm", "db")
+	for _, after := range []time.Duration{0, 30 * time.Millisecond, 120 * time.Millisecond, 300 * time.Millisecond} {
+		h.create("db", "remote="+h.remote)
+		time.Sleep(after) // a moment within a fill cannot be waited for
+		h.endPlugin(syscall.SIGKILL)
+		h.startPlugin()
+		h.start("reads", "db", "wait")
+		for n := range 6 {
+			got, err := os.ReadFile(filepath.Join(h.mountpoint("db"), fmt.Sprint(n)))
+			if err != nil || !bytes.Equal(got, data[n<<22:(n+1)<<22]) {
+				t.Errorf("killed after %s: file %d has %d bytes, %v", after, n, len(got), err)
+			}
+		}
+		h.Docker("rm", "-f", "reads")
+		h.Docker("volume", "rm", "db")
+	}
+
+	t.Run("remote away", func(t *testing.T) {
+		h.create("db", "remote="+h.remote)
+		h.start("one", "db", "wait")
+		away := h.remote + "-away"
+		if err := os.Rename(h.remote, away); err != nil {
+			t.Fatal(err)
+		}
+		h.run("db", "write", "/data/file", "while it was away")
+		h.eventually("docker tells", func() bool { return strings.Contains(h.status("db", "replication"), "failing since") })
+		began := time.Now()
+		h.Docker("rm", "-f", "one")
+		if took := time.Since(began); took > 15*time.Second {
+			t.Errorf("a container took %s to end", took)
+		}
+		if err := os.Rename(away, h.remote); err != nil {
+			t.Fatal(err)
+		}
+		h.start("two", "db", "wait")
+		h.pushed("db", "file", "while it was away")
+		h.Docker("rm", "-f", "two")
+		h.Docker("volume", "rm", "db")
+	})
 }
 
 // The driver is killed while containers run and replication goes on; the next

@@ -118,11 +118,11 @@ func (c *Converted) inPlace(ctx context.Context, o Options) error {
 // onImage copies the folder onto an image and mounts that in its place.
 func (c *Converted) onImage(ctx context.Context, o Options) (err error) {
 	if o.Size == 0 {
-		content, err := contentOf(ctx, c.dir)
+		size, err := Fit(ctx, c.dir)
 		if err != nil {
 			return err
 		}
-		o.Size = fitting(content)
+		o.Size = size
 	}
 	r, err := create(ctx, c.dir, o)
 	if err != nil {
@@ -204,14 +204,16 @@ func copyTree(ctx context.Context, from, to, reflink string) error {
 	return nil
 }
 
-// Copy copies what is in the directory from into the empty directory to, and
-// compares the two to the last byte, but for exclude. Errors:
-// snapshot.ErrRefused where from was changed meanwhile.
-func Copy(ctx context.Context, from, to string, exclude func(path string, dir bool) bool) error {
-	if err := copyTree(ctx, from, to, "--reflink=auto"); err != nil {
-		return err
-	}
-	return Compare(ctx, from, to, exclude)
+// CopyTree copies what is in the directory from into the empty directory to.
+func CopyTree(ctx context.Context, from, to string) error {
+	return copyTree(ctx, from, to, "--reflink=auto")
+}
+
+// Fit is the size of an image that what is in the directory fits in, with room
+// for changes.
+func Fit(ctx context.Context, dir string) (int64, error) {
+	content, err := contentOf(ctx, dir)
+	return fitting(content), err
 }
 
 // Compare makes sure that what is in the directory to is a copy of what is in

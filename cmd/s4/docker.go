@@ -12,11 +12,15 @@ import (
 
 // DockerCmd is `s4 docker`.
 type DockerCmd struct {
-	Add    DockerAddCmd    `cmd:"" help:"Add backups to a compose project."`
-	Status DockerStatusCmd `cmd:"" help:"Show the last good backups of docker volumes."`
-	Doctor DockerDoctorCmd `cmd:"" help:"Look at everything that the backups depend on."`
-	Plugin DockerPluginCmd `cmd:"" help:"The volume driver for docker."`
-	Agent  DockerAgentCmd  `cmd:"" help:"Do the backups of a compose project; its agent service runs this."`
+	Create  DockerCreateCmd  `cmd:"" help:"Make a docker volume that backs itself up."`
+	Import  DockerImportCmd  `cmd:"" help:"Make a docker volume that is there one of s4."`
+	List    DockerListCmd    `cmd:"" help:"List the docker volumes of s4."`
+	Restore DockerRestoreCmd `cmd:"" help:"Bring a docker volume back from its remote."`
+	Add     DockerAddCmd     `cmd:"" help:"Add backups to a compose project."`
+	Status  DockerStatusCmd  `cmd:"" help:"Show the last good backups of docker volumes."`
+	Doctor  DockerDoctorCmd  `cmd:"" help:"Look at everything that the backups depend on."`
+	Plugin  DockerPluginCmd  `cmd:"" help:"The volume driver for docker."`
+	Agent   DockerAgentCmd   `cmd:"" help:"Containers that look after docker volumes."`
 }
 
 // withEngine connects to the docker engine for the time of do.
@@ -52,7 +56,10 @@ func (f projectFlags) project(ctx context.Context, a *app, engine *dockerapi.Cli
 
 // DockerAgentCmd is `s4 docker agent`.
 type DockerAgentCmd struct {
-	Run DockerAgentRunCmd `cmd:"" help:"Back up the project's volumes, each on its interval, until told to stop."`
+	Replicate DockerAgentReplicateCmd `cmd:"" help:"Have a container push a docker volume whenever it changes."`
+	Sync      DockerAgentSyncCmd      `cmd:"" help:"Have a container keep a docker volume in step with its remote."`
+	Stop      DockerAgentStopCmd      `cmd:"" help:"End that."`
+	Run       DockerAgentRunCmd       `cmd:"" help:"Do the backups of a compose project; its agent service runs this."`
 }
 
 // DockerAgentRunCmd is `s4 docker agent run`.

@@ -20,8 +20,10 @@ type InitCmd struct {
 	Folder string `arg:"" optional:"" name:"dir" help:"Folder to make a volume (default: here)."`
 	Name   string `help:"Name of the volume (default: the folder's)."`
 	btrfsFlags
+	dockerFlags
 	NoBtrfs bool              `name:"no-btrfs" xor:"btrfs" help:"Make a plain volume; the default."`
 	Yes     bool              `short:"y" help:"Delete the folder as it was, once its files are on btrfs, without asking."`
+	Docker  bool              `help:"Make a docker volume of that name, not a folder: the same as s4 docker create."`
 	Label   map[string]string `placeholder:"K=V" help:"Label to keep with the volume; may be repeated."`
 }
 
@@ -34,6 +36,9 @@ Example: cd photos && s4 init`
 
 // Run does it.
 func (c *InitCmd) Run(ctx context.Context, a *app) error {
+	if c.Docker {
+		return c.docker(ctx, a)
+	}
 	dir := c.Folder
 	if dir == "" {
 		dir = a.here()
@@ -70,6 +75,21 @@ func (c *InitCmd) Run(ctx context.Context, a *app) error {
 		word = "Reinitialized existing"
 	}
 	return a.print("%s s4 volume in %s/\n", word, shownName(a.stdout, filepath.Join(v.Shown, volume.Dir)))
+}
+
+// docker makes a docker volume.
+func (c *InitCmd) docker(ctx context.Context, a *app) error {
+	name := c.Name
+	switch {
+	case c.Folder != "" && name != "" && c.Folder != name:
+		return usage("--docker takes one name, not %s and %s", c.Folder, name)
+	case c.Folder != "":
+		name = c.Folder
+	case name == "":
+		return usage("--docker needs a name: s4 init --docker NAME")
+	}
+	create := DockerCreateCmd{dockerFlags: c.dockerFlags, Name: name, Size: c.Size, Limit: c.Limit, Label: c.Label}
+	return create.Run(ctx, a)
 }
 
 // btrfsFlags are of the verbs that can put a volume on btrfs.
