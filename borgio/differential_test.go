@@ -119,14 +119,14 @@ func TestDifferential(t *testing.T) {
 	})
 	type archive struct{ mode, compression string }
 	var all []archive
-	for i, c := range borgCompressions {
+	for i, c := range borgCompressions { // there are more of them than of modes
 		all = append(all, archive{keyModes[i%len(keyModes)], c})
 		if os.Getenv("S4_LONG") != "" {
 			all = append(all, archive{keyModes[(i+3)%len(keyModes)], c})
 		}
 	}
 	program, _ := rsh(t)
-	for _, a := range all {
+	for i, a := range all {
 		t.Run(a.mode+"/"+a.compression, func(t *testing.T) {
 			t.Parallel()
 			repo, extracted := filepath.Join(t.TempDir(), "repo"), t.TempDir()
@@ -135,6 +135,9 @@ func TestDifferential(t *testing.T) {
 			runBorg(t, extracted, "extract", "--numeric-ids", repo+"::all")
 			want := readTree(t, extracted)
 			for name, where := range map[string]string{"local": repo, "remote": "host:" + repo} {
+				if name == "remote" && i >= len(keyModes) && os.Getenv("S4_LONG") == "" {
+					continue // each mode once
+				}
 				r := mustOpen(t, where, remoteOptions(t, program))
 				if r.Encryption() != a.mode {
 					t.Errorf("%s: encryption is %s", name, r.Encryption())

@@ -177,6 +177,9 @@ func TestFlippedBits(t *testing.T) {
 					return err
 				}
 				for i, part := range interesting(rel, b) {
+					if strings.HasPrefix(rel, "data/") && i%3 != 0 && os.Getenv("S4_LONG") == "" {
+						continue
+					}
 					bad := bytes.Clone(b)
 					bad[i] ^= 1 << (i % 8)
 					if c.forged {

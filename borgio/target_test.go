@@ -191,7 +191,6 @@ func TestTarget(t *testing.T) {
 			if got := p.have(t, 0, 300, 5000) + p.have(t, 300, 302, 19<<20); got != 302 {
 				t.Errorf("%d objects are there", got)
 			}
-			borg(t, "check", "--repository-only", p.dir)
 			out := filepath.Join(t.TempDir(), "object")
 			borg(t, "debug", "get-obj", p.dir, hex.EncodeToString(id[:]), out)
 			if _, data := targetObject(0, 5000); !sameFile(t, out, data) {

@@ -34,9 +34,9 @@ type knownSnapshot struct {
 // snapshot that is deleted may reading fail.
 func TestManyReaders(t *testing.T) {
 	t.Parallel()
-	long, limit := 25*time.Second, 150
-	if testing.Short() {
-		long = 8 * time.Second
+	long, limit := 10*time.Second, 150
+	if os.Getenv("S4_LONG") != "" {
+		long = time.Minute
 	}
 	if raceEnabled {
 		limit = 300 // the detector remembers what each thread did with each byte

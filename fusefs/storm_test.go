@@ -16,10 +16,10 @@ import (
 
 // stormTime is how long names move while others work below them.
 func stormTime() time.Duration {
-	if testing.Short() {
-		return 2 * time.Second
+	if os.Getenv("S4_LONG") != "" {
+		return 20 * time.Second
 	}
-	return 5 * time.Second
+	return 2 * time.Second
 }
 
 // Names move all the time, and those who hold a directory open, or walked to it,
