@@ -104,7 +104,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.Million, "million", 1_000_000, "`number` of files in the group million, which is taken only when asked for")
 	f.IntVar(&o.Many, "many", 300, "`number` of snapshots in the group many, which is taken only when asked for")
 	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
-	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMany+" and "+groupMillion)
+	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMany+", "+groupReplicate+" and "+groupMillion)
 	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(report.Tools, ", "))
 	// Each flag has an environment variable, for make bench.
 	var bad error

@@ -32,6 +32,7 @@ const (
 	groupLook      = "look"
 	groupMillion   = "million"
 	groupMany      = "many"
+	groupReplicate = "replicate"
 )
 
 // allGroups names all that are not optional.
@@ -62,6 +63,7 @@ func groups() []group {
 		{name: "find", reads: "history", tools: []string{nameS4, nameRestic}, take: (*session).findName},
 		{name: "growth", tools: []string{nameS4}, once: true, take: (*session).growth},
 		{name: groupMany, reads: groupMany, tools: both, once: true, optional: true, take: (*session).many},
+		{name: groupReplicate, tools: []string{nameS4}, once: true, optional: true, take: (*session).replicate},
 		{name: groupMillion, tools: both, once: true, optional: true, take: (*session).million},
 	}
 }

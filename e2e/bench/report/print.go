@@ -210,6 +210,8 @@ func format(v float64, ok bool, u unit) string {
 		return fmt.Sprintf("%.2f s", v)
 	case u == speed:
 		return fmt.Sprintf("%.0f MB/s", v)
+	case u == percent:
+		return fmt.Sprintf("%.2f %%", v)
 	case u == octets:
 		return fmt.Sprintf("%.0f B", v)
 	case u == entries:

@@ -16,6 +16,7 @@ const (
 	speed   unit = "MB/s"
 	entries unit = "entries"
 	rate    unit = "entries/s"
+	percent unit = "%"
 )
 
 // moreIsBetter holds for what is there in a second, and for nothing else.
@@ -167,6 +168,20 @@ func tables() []table {
 			{"manyRss", "memory after these (VmRSS)", mebi},
 			{"manyPeak", "  its peak (VmHWM)", mebi},
 		}},
+		{title: "Replication", notes: []string{
+			"s4 replicate of a volume on btrfs, on a loop device, to a remote on the same disk. Measured once.",
+			"Behind: from write() until the remote's manifest lists an archive that has it, of 10,000 files.",
+			"10 files changed: medians of seven; the snapshot with writing out what it needs, the push from the start of s4 to its end.",
+		}, rows: join(
+			[]measure{
+				{"replicateLight", "behind, a file of 4 KB every second: median", seconds},
+				{"replicateLight99", "  99 of 100 within", seconds},
+				{"replicateHeavy", "behind, 200 files of 4 KB a second: median", seconds},
+				{"replicateHeavy99", "  99 of 100 within", seconds},
+				{"replicateIdle", "CPU while nothing changes, of a core", percent},
+			},
+			changed("10000", "10,000"), changed("100000", "100,000"), changed("1000000", "1,000,000"),
+		)},
 		{title: "Very many files", notes: []string{
 			"Tiny files, 10 snapshots, 0.5 % changed between. Measured once. borg lists the first archive with --json-lines.",
 		}, rows: join(
@@ -195,6 +210,17 @@ func tables() []table {
 			using(measure{"millionDiff", "diff of neighbours", seconds}),
 			using(measure{"millionName", "find by name over all time", seconds}),
 		)},
+	}
+}
+
+// changed is what 10 changed files cost, among so many.
+func changed(files, shown string) []measure {
+	key := "change" + files
+	return []measure{
+		{key + "Snapshot", "10 of " + shown + " files changed: snapshot", seconds},
+		{key + "Difference", "  difference", seconds},
+		{key + "Push", "  s4 push, all in all", seconds},
+		{key + "PushCPU", "    CPU", seconds},
 	}
 }
 

@@ -118,6 +118,14 @@ func goals() []goal {
 		quicker("  to borg", "manyList", 5),
 		within("memory, very many snapshots", "manyRss", mountMemory, mebi),
 
+		within("replication, behind: light writer", "replicateLight", 1, seconds),
+		within("replication, behind: heavy writer", "replicateHeavy", 1, seconds),
+		within("replication, idle", "replicateIdle", 0.5, percent),
+		within("snapshot of 100,000 files", "change100000Snapshot", 0.05, seconds),
+		within("difference of 10 in 10,000 files", "change10000Difference", 0.05, seconds),
+		within("difference of 10 in 100,000 files", "change100000Difference", 0.05, seconds),
+		within("difference of 10 in 1,000,000 files", "change1000000Difference", 0.05, seconds),
+
 		within("memory, very many files: indexing", "millionAllPeak", 128, mebi),
 		within("memory, very many files: indexing at one go", "millionFillPeak", 128, mebi),
 		within("memory, very many files: all items", "millionItemsPeak", 128, mebi),
