@@ -133,8 +133,12 @@ type job struct {
 // inode names a file on this host.
 type inode struct{ dev, ino uint64 }
 
-// ahead is how many paths are looked at before the first of them is needed.
-const ahead = 256
+const (
+	// ahead is how many paths are looked at before the first of them is needed.
+	ahead = 256
+	// leastWorkers read at once, so that a disk has something to choose from.
+	leastWorkers = 8
+)
 
 // items makes items of what has changed, several at once, in order.
 func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], base *borgio.Outline) iter.Seq2[borgio.Change, error] {
@@ -142,7 +146,7 @@ func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], ba
 		ctx, cancel := context.WithCancel(ctx)
 		work := make(chan *job, ahead)
 		ended := make(chan struct{})
-		workers := 2 * runtime.GOMAXPROCS(0)
+		workers := max(leastWorkers, 2*runtime.GOMAXPROCS(0))
 		for range workers {
 			go func() {
 				for j := range work {
@@ -169,8 +173,17 @@ func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], ba
 			if j.done != nil {
 				work <- j
 			}
-			if len(q.jobs) > ahead && !q.next(ctx) {
-				return
+			if len(q.jobs) < ahead {
+				continue
+			}
+			// To wait for each of them would wake us for each of them.
+			if last := q.jobs[ahead/2]; last.done != nil {
+				<-last.done
+			}
+			for range ahead / 2 {
+				if !q.next(ctx) {
+					return
+				}
 			}
 		}
 		for len(q.jobs) > 0 {
