@@ -156,15 +156,16 @@ func (b *Backend) unmount(ctx context.Context, v dockerplugin.Volume) error {
 // uncover undoes cover.
 func uncover(data string) error {
 	at := filepath.Join(data, volume.Dir)
-	for {
+	covered := func() bool {
 		var st unix.Statfs_t
-		if err := unix.Statfs(at, &st); err != nil || st.Type != unix.TMPFS_MAGIC {
-			return nil // not there, or not covered
-		}
+		return unix.Statfs(at, &st) == nil && st.Type == unix.TMPFS_MAGIC
+	}
+	for covered() {
 		if err := unix.Unmount(at, unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); errors.Is(err, unix.EINVAL) {
 			return nil // nothing is mounted: the directory itself lies on a tmpfs
 		} else if err != nil {
 			return fmt.Errorf("uncover %s: %w", at, err)
 		}
 	}
+	return nil
 }

@@ -62,7 +62,7 @@ func newDockerHost(t *testing.T) *dockerHost {
 		t.Fatal(err)
 	}
 	h.Engine = dockertest.New(t, dockertest.Options{})
-	h.env = append(h.env, append(h.Engine.Env(), "S4_DOCKER_DRIVER="+h.driver)...)
+	h.env = append(h.env, append(h.Env(), "S4_DOCKER_DRIVER="+h.driver)...)
 	h.Box()
 	h.startPlugin()
 	return h

@@ -82,7 +82,7 @@ func (v *Volume) mounted() (done func(), err error) {
 	if err := makeLocal(v.Root); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(v.path(LocalDir, mountJob+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(v.path(LocalDir, mountJob+".lock"), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
@@ -101,7 +101,7 @@ func (e *heldError) Error() string { return "held by process " + e.pid }
 // takeLock locks the file at path, made where it is missing, and writes into it
 // who has it. The lock goes with the file's closing, and so with the process.
 func takeLock(ctx context.Context, path string, patience time.Duration) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Clean(path), os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(filepath.Clean(path), os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, err
 	}
