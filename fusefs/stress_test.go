@@ -40,9 +40,9 @@ type dice struct {
 // TestLikeAPlainDirectory does thousands of random things to the live tree and to
 // a plain directory: each must end the same, and what is there then be the same.
 func TestLikeAPlainDirectory(t *testing.T) {
-	steps := 4_000
+	steps := 10_000
 	if os.Getenv("S4_LONG") != "" {
-		steps = 20_000
+		steps = 50_000
 	}
 	for mode, off := range map[string]bool{"passthrough": false, "through the process": true} {
 		for seed := range uint64(2) {

@@ -64,7 +64,7 @@ func (r *Record) withTop(ctx context.Context, log *slog.Logger, do func(top stri
 	if err != nil {
 		return err
 	}
-	defer os.Remove(top)
+	defer os.Remove(top) //nolint:errcheck // an empty directory, and hidden
 	if _, err := loop.Mount(ctx, r.Image, top, loop.MountOptions{UUID: r.UUID, Log: log}); err != nil {
 		return err
 	}

@@ -66,7 +66,7 @@ func Push(ctx context.Context, v *volume.Volume, o PushOptions) error {
 			return fmt.Errorf("watch for changes: %w", err)
 		}
 		watching.Go(func() {
-			defer w.Close()
+			defer w.Close() //nolint:errcheck // only listened to
 			for ctx.Err() == nil {
 				if err := w.Next(ctx); err != nil && ctx.Err() == nil {
 					// The push that comes next tells what is wrong.
@@ -170,7 +170,7 @@ func (p *pusher) run(ctx context.Context) error {
 			retry, err := p.attempt(ctx)
 			switch {
 			case ctx.Err() != nil:
-				return nil
+				return nil //nolint:nilerr // whoever ended it wants no error of that
 			case err != nil:
 				return err
 			case p.o.Once:
@@ -205,7 +205,7 @@ func (p *pusher) attempt(ctx context.Context) (retry time.Duration, err error) {
 		err = nil
 	}
 	if ctx.Err() != nil {
-		return 0, nil
+		return 0, nil //nolint:nilerr // whoever ended it wants no error of that
 	}
 	if err != nil {
 		p.failures++

@@ -184,7 +184,7 @@ func (p *Past) openLocalSource(root string) (*localSource, error) {
 	if err != nil {
 		return nil, errors.Join(err, dir.Close())
 	}
-	id := uuid.UUID(at.UUID).String()
+	id := at.UUID.String()
 	list := func(ctx context.Context) ([]snapshot.Info, error) {
 		infos, err := snapshots.In(path).List(ctx)
 		for i := range infos {

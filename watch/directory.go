@@ -53,7 +53,7 @@ func (d *Directory) add(ctx context.Context, dir string) error {
 			return ctx.Err()
 		}
 		if err != nil || !e.IsDir() {
-			return nil // gone meanwhile, or not to be read: the push will tell
+			return nil //nolint:nilerr // gone meanwhile, or not to be read: the push will tell
 		}
 		rel, err := filepath.Rel(d.root, path)
 		if err == nil && rel != "." && d.exclude(rel, true) {
@@ -91,7 +91,7 @@ func (d *Directory) Next(ctx context.Context) error {
 			return nil
 		case <-settle:
 			return nil
-		case <-trouble: // more than the kernel kept: new directories may be among it
+		case <-trouble: //nolint:errcheck // more than the kernel kept: new directories may be among it
 			if err := d.add(ctx, d.root); err != nil {
 				return err
 			}
@@ -113,7 +113,7 @@ func (d *Directory) Next(ctx context.Context) error {
 func (d *Directory) hear(ctx context.Context, e fsnotify.Event) (bool, error) {
 	rel, err := filepath.Rel(d.root, e.Name)
 	if err != nil || rel != "." && d.exclude(rel, false) {
-		return false, nil
+		return false, nil //nolint:nilerr // what is elsewhere is not watched
 	}
 	if e.Has(fsnotify.Create) {
 		return true, d.add(ctx, e.Name)
