@@ -248,7 +248,7 @@ func (s *soak) edit() {
 		case d.Type().IsRegular():
 			files = append(files, path)
 		}
-		return nil
+		return nil //nolint:nilerr // gone meanwhile
 	})
 	pick := func(list []string) string { return list[s.IntN(len(list))] }
 	fresh := func() string { return filepath.Join(pick(dirs), fmt.Sprintf("%c%d", 'a'+s.IntN(6), s.IntN(40))) }
