@@ -32,7 +32,7 @@ type dockerHost struct {
 	log    *os.File
 }
 
-func newDockerHost(t *testing.T) *dockerHost {
+func newDockerHost(t *testing.T, env ...string) *dockerHost {
 	t.Helper()
 	need(t, "mkfs.btrfs", "dockerd", "borg", "fusermount3")
 	needFUSE(t)
@@ -47,6 +47,7 @@ func newDockerHost(t *testing.T) *dockerHost {
 		"HOME="+filepath.Join(top, "home"), "XDG_CACHE_HOME="+filepath.Join(top, "cache"),
 		"XDG_CONFIG_HOME="+filepath.Join(top, "config"), "XDG_STATE_HOME="+filepath.Join(top, "xdgstate"),
 		"BORG_BASE_DIR="+filepath.Join(top, "borg"), "S4_LOG=info")
+	h.env = append(h.env, env...)
 	t.Cleanup(func() { // after the engine has gone
 		h.endPlugin(syscall.SIGTERM)
 		_ = os.Remove(h.socket())
@@ -194,7 +195,11 @@ func (h *dockerHost) pushed(name, file, text string) {
 // The story: a container's data is at the remote a moment after it was written,
 // and comes back from there when the host has lost everything.
 func TestDockerVolumeLostAndFound(t *testing.T) {
-	h := newDockerHost(t)
+	config, err := startSSHD(t).clientConfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := newDockerHost(t, "BORG_RSH=ssh -F "+config)
 	seed := filepath.Join(t.TempDir(), "seed")
 	if err := os.WriteFile(seed, []byte("from the image"), 0o644); err != nil {
 		t.Fatal(err)
@@ -254,6 +259,20 @@ func TestDockerVolumeLostAndFound(t *testing.T) {
 		h.run("db", "write", "/data/file", "fourth")
 		h.pushed("db", "file", "fourth")
 		h.Docker("volume", "rm", "db")
+	})
+	t.Run("over ssh", func(t *testing.T) {
+		h.create("far", "remote=mys4remote:"+h.remote)
+		h.run("far", "write", "/data/file", "over there")
+		h.pushed("far", "file", "over there")
+		h.Docker("volume", "rm", "far")
+		h.create("far", "remote=mys4remote:"+h.remote)
+		if got := h.run("far", "read", "/data/file"); got != "over there" {
+			t.Errorf("came back: %q", got)
+		}
+		h.Docker("volume", "rm", "far")
+		if err := h.tryCreate("far", "remote=stranger:"+h.remote); err == nil || !strings.Contains(err.Error(), "host key") {
+			t.Errorf("a stranger: %v", err)
+		}
 	})
 	t.Run("errors", func(t *testing.T) {
 		for says, options := range map[string][]string{
