@@ -167,6 +167,7 @@ func (p *pusher) run(ctx context.Context) error {
 			if p.since.IsZero() {
 				p.since = time.Now()
 			}
+			began := time.Now()
 			retry, err := p.attempt(ctx)
 			switch {
 			case ctx.Err() != nil:
@@ -179,7 +180,8 @@ func (p *pusher) run(ctx context.Context) error {
 				p.pushed, p.since = count, time.Time{}
 				// Leave the rest of the machine some room when changes never cease,
 				// and let the clock pass the last snapshot, which has its second alone.
-				more, wait = nil, max(p.o.Every, time.Until(p.last.Add(time.Second)))
+				took := time.Since(began)
+				more, wait = nil, max(p.o.Every-took, took/2, time.Until(p.last.Add(time.Second)))
 			default:
 				more, wait = nil, retry
 			}
