@@ -133,7 +133,7 @@ func (s *soak) kill(args ...string) {
 
 // archives lists the complete ones.
 func (s *soak) archives() (names []string) {
-	for name := range strings.FieldsSeq(s.run("borg", "list", "--short", s.repo)) {
+	for _, name := range s.inhabited.archives() {
 		if !strings.Contains(name, ".checkpoint") {
 			names = append(names, name)
 		}
@@ -240,7 +240,6 @@ func (s *soak) edit() {
 	files, dirs := []string{}, []string{s.dir}
 	_ = filepath.WalkDir(s.dir+"/.", func(path string, d fs.DirEntry, err error) error {
 		switch {
-		case err != nil || path == filepath.Clean(s.dir):
 		case d.Name() == ".s4":
 			return fs.SkipDir
 		case d.IsDir() && d.Name() != ".":
@@ -248,7 +247,7 @@ func (s *soak) edit() {
 		case d.Type().IsRegular():
 			files = append(files, path)
 		}
-		return nil //nolint:nilerr // gone meanwhile
+		return err
 	})
 	pick := func(list []string) string { return list[s.IntN(len(list))] }
 	fresh := func() string { return filepath.Join(pick(dirs), fmt.Sprintf("%c%d", 'a'+s.IntN(6), s.IntN(40))) }
@@ -272,7 +271,7 @@ func (s *soak) edit() {
 	case 8:
 		_ = os.Rename(pick(files), pick(files))
 	case 9:
-		_ = os.Rename(pick(dirs[len(dirs)-1:]), fresh())
+		_ = os.Rename(dirs[len(dirs)-1], fresh())
 	case 10:
 		_ = os.Rename(pick(dirs), fresh())
 	case 11:

@@ -33,6 +33,7 @@ const (
 	groupMillion   = "million"
 	groupMany      = "many"
 	groupReplicate = "replicate"
+	groupPush      = "push"
 )
 
 // allGroups names all that are not optional.
@@ -62,6 +63,7 @@ func groups() []group {
 		{name: "diff", reads: "history", tools: all[:3], take: (*session).diff},
 		{name: "find", reads: "history", tools: []string{nameS4, nameRestic}, take: (*session).findName},
 		{name: "growth", tools: []string{nameS4}, once: true, take: (*session).growth},
+		{name: groupPush, tools: all[:3], take: (*session).push},
 		{name: groupMany, reads: groupMany, tools: both, once: true, optional: true, take: (*session).many},
 		{name: groupReplicate, tools: []string{nameS4}, once: true, optional: true, take: (*session).replicate},
 		{name: groupMillion, tools: both, once: true, optional: true, take: (*session).million},

@@ -30,7 +30,7 @@ type stamp struct {
 func (b *bench) stampFile() string { return filepath.Join(b.dir, "stamp.json") }
 
 // data is what prepare makes below the bench's directory.
-var data = []string{"corpus", "big", "repos", "home", "mnt", "fresh", "tiny", "ssh", "live", "replicate"}
+var data = []string{"corpus", "big", "repos", "home", "mnt", "fresh", "tiny", "ssh", "live", "replicate", "push"}
 
 // takeOver reads the stamp and empties a directory that holds other data. A
 // directory without a stamp that is not empty is somebody else's.

@@ -155,6 +155,19 @@ func tables() []table {
 			using(measure{"diff", "diff of neighbours", seconds}),
 			using(measure{"name", "find by name over all time", seconds}),
 		)},
+		{title: "Pushes", notes: []string{
+			"The corpus into a repository of its own, lz4, from memory; memory is the peak of the process.",
+			"On btrfs: a subvolume over a loop device. Ten files are appended to; the page is in the middle of 1 GiB.",
+			"restic always encrypts, so it stands beside the encrypted repository.",
+		}, rows: join(
+			using(measure{"pushFirst", "first, none", seconds}),
+			using(measure{"pushSealed", "first, repokey-blake2", seconds}),
+			using(measure{"pushSame", "nothing changed, plain directory", seconds}),
+			using(measure{"pushSameBtrfs", "nothing changed, btrfs", seconds}),
+			using(measure{"pushTen", "10 files changed, btrfs", seconds}),
+			using(measure{"pushBig", "one file of 1 GiB, first", seconds}),
+			using(measure{"pushPage", "one 4 KiB page of it changed, btrfs", seconds}),
+		)},
 		{title: "Very many snapshots", notes: []string{
 			"A mount of a history of 2,000 tiny files, a few changed between any two snapshots. Measured once, in this order.",
 		}, rows: []measure{

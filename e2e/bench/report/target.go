@@ -114,6 +114,16 @@ func goals() []goal {
 		within("diff of neighbours", "diff", 0.05, seconds),
 		within("find by name over all time", "name", 0.3, seconds),
 
+		quicker("first push, none", "pushFirst", 2.5),
+		quicker("first push, repokey-blake2", "pushSealed", 3),
+		sooner("  to restic", "pushSealed", Restic, 1),
+		quicker("push of nothing changed, plain directory", "pushSame", 10),
+		within("push of nothing changed, btrfs", "pushSameBtrfs", 0.05, seconds),
+		within("push of 10 files changed, btrfs", "pushTen", 0.3, seconds),
+		within("push of a page in 1 GiB, btrfs", "pushPage", 0.3, seconds),
+		within("memory: first push", "pushFirstPeak", 200, mebi),
+		within("memory: first push of 1 GiB", "pushBigPeak", 200, mebi),
+
 		within("very many snapshots: mount → list", "manyList", 0.1, seconds),
 		quicker("  to borg", "manyList", 5),
 		within("memory, very many snapshots", "manyRss", mountMemory, mebi),
