@@ -30,7 +30,8 @@ func (m *Maker) metadata(c *Changed) (*borgio.Item, error) {
 }
 
 // content makes the item for a path, and stores its content.
-func (m *Maker) content(ctx context.Context, c *Changed, base *borgio.Outline) (*borgio.Item, error) {
+func (m *Maker) content(ctx context.Context, j *job, base *borgio.Outline) (*borgio.Item, error) {
+	c := &j.Changed
 	it, err := m.metadata(c)
 	if err != nil || !isRegular(c.Live.Mode) || c.Live.Size == 0 && !m.Moving {
 		return it, err
@@ -63,9 +64,7 @@ func (m *Maker) content(ctx context.Context, c *Changed, base *borgio.Outline) (
 		return nil, err
 	}
 	it.Size = total(it.Chunks)
-	if m.Moving && changedMeanwhile(f, c) {
-		m.left(c.Live.Path, ErrChanging)
-	}
+	j.changing = m.Moving && changedMeanwhile(f, c)
 	return it, nil
 }
 

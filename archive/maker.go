@@ -125,9 +125,10 @@ func (m *Maker) left(path string, err error) {
 // job is a path on its way to become an item.
 type job struct {
 	Changed
-	item *borgio.Item
-	err  error
-	done chan struct{} // closed when item or err is set; nil when it is at once
+	item     *borgio.Item
+	err      error
+	changing bool          // it was written to while it was read
+	done     chan struct{} // closed when the above are set; nil when they are at once
 }
 
 // inode names a file on this host.
@@ -150,7 +151,7 @@ func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], ba
 		for range workers {
 			go func() {
 				for j := range work {
-					j.item, j.err = m.content(ctx, &j.Changed, base)
+					j.item, j.err = m.content(ctx, j, base)
 					close(j.done)
 				}
 				ended <- struct{}{}
@@ -238,7 +239,7 @@ func (q *queue) next(ctx context.Context) bool {
 			j.item.Source = master
 		}
 	} else { // the master could not be read: perhaps this name can
-		j.item, j.err = q.m.content(ctx, &j.Changed, q.base)
+		j.item, j.err = q.m.content(ctx, j, q.base)
 	}
 	if j.err != nil {
 		if ctx.Err() != nil {
@@ -256,6 +257,9 @@ func (q *queue) next(ctx context.Context) bool {
 			return q.yield(borgio.Change{Path: j.Path}, nil)
 		}
 		return q.keep(ctx, j)
+	}
+	if j.changing {
+		q.m.left(j.Live.Path, ErrChanging)
 	}
 	if linked(j.Live) && j.done == nil && q.masters[id] == "" {
 		q.masters[id] = j.Path
