@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -190,6 +192,10 @@ func copyTree(ctx context.Context, from, to, reflink string) error {
 	cmd := exec.CommandContext(ctx, "cp", "-a", "-T", "--sparse=auto", reflink, "--", from, to)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
+	// It goes with us, however we go; the kernel looks at the thread that began it.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -38,8 +38,18 @@ func create(ctx context.Context, dir string, o Options) (r *Record, err error) {
 	if size == 0 {
 		size = fitting(0)
 	}
+	if err := tidy(ctx); err != nil {
+		o.Log.Warn("clear away what a killed process left", "error", err)
+	}
 	r = &Record{Image: filepath.Join(Place(), filepath.Base(dir)+"-"+uuid.NewString()[:8]+".img"), Dir: dir, Grow: o.Grow, Limit: o.Limit}
-	return r, r.Make(ctx, size, label(dir), o.Log)
+	if err := r.begin(); err != nil {
+		return nil, err
+	}
+	if err := r.Make(ctx, size, label(dir), o.Log); err != nil {
+		r.end()
+		return nil, err
+	}
+	return r, nil
 }
 
 // Make makes the record's image, with an empty live tree, and sets its UUID.
@@ -60,7 +70,13 @@ func (r *Record) Make(ctx context.Context, size int64, label string, log *slog.L
 // withTop does something with all of the image's file system, mounted for that
 // time where nobody else looks.
 func (r *Record) withTop(ctx context.Context, log *slog.Logger, do func(top string) error) error {
-	top, err := os.MkdirTemp(filepath.Dir(r.Image), ".mount-")
+	top := topOf(r.Image)
+	err := os.Mkdir(top, 0o700)
+	if errors.Is(err, fs.ErrExist) { // a killed process has left it
+		if err = loop.Unmount(ctx, top); errors.Is(err, loop.ErrNotMounted) {
+			err = nil
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -95,6 +111,7 @@ func asUsage(err error) error {
 
 // remove takes an image away, and the mount of its live tree.
 func (r *Record) remove() error {
+	defer r.end()
 	ctx := context.Background()
 	err := loop.Unmount(ctx, r.Dir)
 	if errors.Is(err, loop.ErrNotMounted) || errors.Is(err, fs.ErrNotExist) {

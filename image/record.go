@@ -34,6 +34,8 @@ type Record struct {
 	Limit int64 `json:"limit,omitempty"`
 	// Compress is btrfs's way to compress, such as "zstd:1"; "" is not to.
 	Compress string `json:"compress,omitempty"`
+
+	making *os.File // the lock while it is made; else nil
 }
 
 func recordPath(image string) string { return strings.TrimSuffix(image, ".img") + ".json" }
@@ -47,6 +49,7 @@ func (r *Record) Save() error {
 	if err != nil {
 		return fmt.Errorf("note where image %s belongs: %w", r.Image, err)
 	}
+	r.end()
 	return nil
 }
 

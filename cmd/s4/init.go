@@ -127,6 +127,10 @@ func (f btrfsFlags) convert(ctx context.Context, a *app, dir string, yes bool) e
 	if err != nil {
 		return err
 	}
+	if os.Geteuid() != 0 {
+		a.warn("only root can put a volume on btrfs: this one is plain; as root: s4 init --btrfs %s", dir)
+		return nil
+	}
 	if is, err := volume.IsBtrfs(dir); err != nil {
 		return err
 	} else if is {
