@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"iter"
 	"runtime"
+	"time"
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/owner"
@@ -27,9 +28,16 @@ type Maker struct {
 	// may be nil. Both are called by one goroutine at a time.
 	Left     func(path string, err error)
 	Progress func(p Progress) // may be nil
+	// Every has All commit what it has, as a checkpoint, after such a time, and
+	// go on in the transaction that Again begins; 0 has it never do so. What a
+	// later run finds stored already it need not store again.
+	Every time.Duration
+	Again func(ctx context.Context) (*borgio.Transaction, error)
 
 	names    owner.Names
 	progress Progress
+	pause    func() error // makes a checkpoint; nil where there are none
+	since    time.Time    // of the last one
 }
 
 // Progress is how far a Maker has come.
@@ -62,6 +70,17 @@ type Changed struct {
 // files that have the size and the times which they have there.
 func (m *Maker) All(ctx context.Context, base *borgio.Outline, info borgio.ArchiveInfo) (Result, error) {
 	w := m.Tx.NewArchive(info)
+	if m.Every > 0 {
+		count := 0
+		m.since = time.Now()
+		m.pause = func() (err error) { // called while nothing is under way
+			w, err = m.checkpoint(ctx, w, info, count)
+			count++
+			m.since = time.Now()
+			return err
+		}
+		defer func() { m.pause = nil }()
+	}
 	for c, err := range m.items(ctx, m.whole(ctx, base), base) {
 		if err == nil && c.Item != nil {
 			err = w.Add(ctx, c.Item)
@@ -72,6 +91,34 @@ func (m *Maker) All(ctx context.Context, base *borgio.Outline, info borgio.Archi
 	}
 	ref, outline, err := w.Finish(ctx)
 	return Result{ref, outline}, err
+}
+
+// checkpoint commits what there is as an archive under a checkpoint's name, as
+// borg has them: it shows them only when asked to, and prunes them by itself. It
+// begins an archive anew that has all of it already.
+func (m *Maker) checkpoint(ctx context.Context, w *borgio.ArchiveWriter, info borgio.ArchiveInfo, count int) (*borgio.ArchiveWriter, error) {
+	name := info.Name + ".checkpoint"
+	if count > 0 {
+		name += fmt.Sprint(".", count)
+	}
+	w.Rename(name)
+	_, outline, err := w.Finish(ctx)
+	if err == nil {
+		err = m.Tx.Commit(ctx)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("make a checkpoint: %w", err)
+	}
+	if m.Tx, err = m.Again(ctx); err != nil {
+		return nil, err
+	}
+	w = m.Tx.NewArchive(info)
+	for i := range outline.Sections {
+		if err := w.Reuse(ctx, &outline.Sections[i]); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
 }
 
 // Update makes an archive that is the base's but for what has changed, which
@@ -174,6 +221,20 @@ func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], ba
 			if j.done != nil {
 				work <- j
 			}
+			if m.pause != nil && time.Since(m.since) >= m.Every {
+				if !q.drain(ctx) {
+					return
+				}
+				if err := m.pause(); err != nil {
+					yield(borgio.Change{}, err)
+					return
+				}
+			}
+			for q.bytes > aheadBytes {
+				if !q.next(ctx) {
+					return
+				}
+			}
 			if len(q.jobs) < ahead {
 				continue
 			}
@@ -187,19 +248,19 @@ func (m *Maker) items(ctx context.Context, changed iter.Seq2[Changed, error], ba
 				}
 			}
 		}
-		for len(q.jobs) > 0 {
-			if !q.next(ctx) {
-				return
-			}
-		}
+		q.drain(ctx)
 	}
 }
+
+// aheadBytes is how much content may be looked at ahead.
+const aheadBytes = 256 << 20
 
 // queue holds the jobs that have begun, in order.
 type queue struct {
 	m       *Maker
 	base    *borgio.Outline
 	jobs    []*job
+	bytes   int64            // of content in jobs
 	masters map[inode]string // of inodes with several names: the first that has begun; "" once that failed
 	yield   func(borgio.Change, error) bool
 }
@@ -212,6 +273,7 @@ func (q *queue) begin(c Changed) *job {
 	if c.Live == nil {
 		return j
 	}
+	q.bytes += c.Live.Size
 	if linked(c.Live) {
 		id := inode{c.Live.Dev, c.Live.Ino}
 		if _, met := q.masters[id]; met {
@@ -223,6 +285,16 @@ func (q *queue) begin(c Changed) *job {
 	return j
 }
 
+// drain hands all jobs on.
+func (q *queue) drain(ctx context.Context) bool {
+	for len(q.jobs) > 0 {
+		if !q.next(ctx) {
+			return false
+		}
+	}
+	return true
+}
+
 // next hands the first job on.
 func (q *queue) next(ctx context.Context) bool {
 	j := q.jobs[0]
@@ -231,6 +303,7 @@ func (q *queue) next(ctx context.Context) bool {
 	if j.Live == nil {
 		return q.yield(borgio.Change{Path: j.Path}, nil)
 	}
+	q.bytes -= j.Live.Size
 	id := inode{j.Live.Dev, j.Live.Ino}
 	if j.done != nil {
 		<-j.done

@@ -37,6 +37,9 @@ func (t *Transaction) NewArchive(info ArchiveInfo) *ArchiveWriter {
 	return w
 }
 
+// Rename gives the archive another name than it began with.
+func (w *ArchiveWriter) Rename(name string) { w.info.Name = name }
+
 // Add adds an item. Items come in the order of [ComparePaths], each path once.
 // A hard link's Source is the path of an item that is in the archive before it.
 // The item's chunks are what AddFile or UpdateFile gave in this transaction, or

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -194,7 +195,9 @@ func judge(t *testing.T, tree, maker, mode, compression string) {
 	tx = mustBegin(t, r, compression)
 	archiveTree(t, tx, tree, "ours2")
 	mustCommit(t, tx)
-	runBorg(t, tree, "create", "-C", compression, repo+"::last", ".")
+	// Of one second prune would keep one.
+	later := time.Now().Add(2 * time.Second).UTC().Format("2006-01-02T15:04:05")
+	runBorg(t, tree, "create", "-C", compression, "--timestamp", later, repo+"::last", ".")
 	runBorg(t, tree, "prune", "--keep-last", "2", repo)
 	runBorg(t, tree, "compact", "--threshold", "0", repo)
 	runBorg(t, tree, "check", "--verify-data", repo)

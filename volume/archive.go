@@ -9,6 +9,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -35,6 +36,8 @@ type archiving struct {
 	o      PushOptions
 	result *PushResult
 
+	tx      *borgio.Transaction
+	added   int64           // bytes, by the transactions before tx
 	base    snapshot.Info   // the archive that outline is of
 	outline *borgio.Outline // nil where there is none to build on
 }
@@ -44,39 +47,55 @@ func (a *archiving) run(ctx context.Context) error {
 	v := a.v
 	info := a.info
 	name := fmt.Sprintf("%s-%s-%s", archivePrefix(v.Name()), info.Time.Format(snapshot.DirFormat), info.ID[:min(8, len(info.ID))])
-	tx, err := a.repo.Begin(ctx, borgio.WriteOptions{Compression: v.compression(a.o.Remote), LockWait: lockWait})
+	every, err := v.duration("push.checkpoint", 30*time.Minute)
 	if err != nil {
-		return reach.Explain(err, a.repo.Location)
+		return err
+	}
+	if _, err := a.begin(ctx); err != nil {
+		return err
 	}
 	defer func() {
-		if err := tx.Rollback(); err != nil { // nothing, after the commit
+		if err := a.tx.Rollback(); err != nil { // nothing, after the commit
 			v.log.Warn("end the push", "error", err)
 		}
 	}()
-	if err := a.undisturbed(tx.Manifest()); err != nil {
-		return err
-	}
 	if err := a.findBase(ctx); err != nil {
 		return err
 	}
-	made, err := a.make(ctx, tx, borgio.ArchiveInfo{
+	made, err := a.make(ctx, every, borgio.ArchiveInfo{
 		Name: name, Comment: history.FormatComment(info.Message, v.ID(), info.ID, info.Parent),
 		Hostname: info.Host, Username: info.User, Cmdline: []string{"s4", "push"}, Time: info.Time,
 	})
 	if err == nil {
-		err = tx.Commit(ctx)
+		err = a.tx.Commit(ctx)
 	}
 	if err != nil {
 		return reach.Explain(err, a.repo.Location)
 	}
 	info.Source, info.Handle, info.Name = history.BorgSourceID(a.repo.ID().String()), made.Ref.ID.String(), name
 	r := a.result
-	r.Snapshot, r.Files, r.Size, r.Added = info, made.Outline.Files(), made.Outline.Size(), tx.Added()
+	r.Snapshot, r.Files, r.Size, r.Added = info, made.Outline.Files(), made.Outline.Size(), a.added+a.tx.Added()
 	a.o.Report.progress(Progress{Verb: "pushing", Files: r.Files, TotalFiles: r.Files, Bytes: r.Size, TotalBytes: r.Size, Done: true})
 	if err := v.keepOutline(a.repo.ID(), made.Outline); err != nil {
 		v.log.Warn("the next push will take longer", "error", err)
 	}
 	return nil
+}
+
+// begin takes the repository's lock, the first time or after a checkpoint.
+func (a *archiving) begin(ctx context.Context) (*borgio.Transaction, error) {
+	if a.tx != nil {
+		a.added += a.tx.Added()
+	}
+	tx, err := a.repo.Begin(ctx, borgio.WriteOptions{Compression: a.v.compression(a.o.Remote), LockWait: lockWait})
+	if err != nil {
+		return nil, reach.Explain(err, a.repo.Location)
+	}
+	a.tx = tx
+	if err := a.undisturbed(tx.Manifest()); err != nil {
+		return nil, errors.Join(err, tx.Rollback())
+	}
+	return tx, nil
 }
 
 // undisturbed makes sure, under the lock, that nobody else has pushed since this
@@ -130,14 +149,14 @@ func (a *archiving) findBase(ctx context.Context) error {
 }
 
 // make makes the archive in the cheapest way that there is.
-func (a *archiving) make(ctx context.Context, tx *borgio.Transaction, info borgio.ArchiveInfo) (archive.Result, error) {
+func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.ArchiveInfo) (archive.Result, error) {
 	root, o, done, err := a.v.worktreeAt(ctx, a.view.Root)
 	if err != nil {
 		return archive.Result{}, err
 	}
 	defer done()
 	o.Exclude = neverArchived
-	m := &archive.Maker{Tx: tx, Root: root, Exclude: o.Exclude, Moving: a.view.Snapshot == nil, Left: a.left}
+	m := &archive.Maker{Tx: a.tx, Every: every, Again: a.begin, Root: root, Exclude: o.Exclude, Moving: a.view.Snapshot == nil, Left: a.left}
 	if a.o.Report.Progress != nil {
 		total := Progress{Verb: "pushing"}
 		if a.outline == nil {

@@ -134,7 +134,11 @@ func (v *Volume) repositoryOf(r Remote) (id string, known *repositoryState, ok b
 // Interval is how often replicate or sync looks, as configured. Errors:
 // snapshot.ErrUsage.
 func (v *Volume) Interval(job string, otherwise time.Duration) (time.Duration, error) {
-	key := job + ".interval"
+	return v.duration(job+".interval", otherwise)
+}
+
+// duration is a setting that is a time.
+func (v *Volume) duration(key string, otherwise time.Duration) (time.Duration, error) {
 	value, err := GetSetting(v, v.access, key)
 	if errors.Is(err, fs.ErrNotExist) {
 		return otherwise, nil
