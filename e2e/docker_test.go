@@ -71,6 +71,9 @@ volumes:
 // The images as they are shipped: a target that lets a key in, and an agent
 // that `s4 docker add` puts beside a project, with real borg between them.
 func TestDockerImages(t *testing.T) {
+	if !long() {
+		t.Skip("it bootstraps a Debian: set S4_LONG=1")
+	}
 	need(t, "docker-compose", "ssh-keygen")
 	e := dockertest.New(t, dockertest.Options{})
 	base := baseImage(t, e)

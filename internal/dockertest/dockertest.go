@@ -28,6 +28,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Options say how an engine differs from the usual.
@@ -68,6 +70,7 @@ func New(tb testing.TB, o Options) *Engine {
 	if err != nil {
 		tb.Fatal(err)
 	}
+	oneAtATime(tb)
 	e := &Engine{tb: tb, flags: o.Flags, dir: dir}
 	tb.Cleanup(e.cleanup)
 	for name, text := range map[string]string{"daemon.json": "{}", "config.json": "{}"} {
@@ -77,6 +80,21 @@ func New(tb testing.TB, o Options) *Engine {
 	}
 	e.Start()
 	return e
+}
+
+// oneAtATime waits until no other test has an engine, in whichever process. All
+// engines look for plugins in one directory, and one that has met another test's
+// waits for it in each call once it is gone.
+func oneAtATime(tb testing.TB) {
+	tb.Helper()
+	lock, err := os.OpenFile(filepath.Join(os.TempDir(), "s4-dockertest.lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err == nil {
+		err = unix.Flock(int(lock.Fd()), unix.LOCK_EX)
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { lock.Close() })
 }
 
 // Name is a name with that beginning that no other test has.
