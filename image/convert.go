@@ -56,7 +56,15 @@ func Convert(ctx context.Context, dir string, o Options) (*Converted, error) {
 		return &Converted{dir: dir}, nil
 	case errors.Is(err, btrfsvol.ErrNotSubvolume) && o.Size == 0:
 		return c, c.inPlace(ctx, o)
-	case err == nil, errors.Is(err, btrfsvol.ErrNotSubvolume), errors.Is(err, btrfsvol.ErrNotBtrfs):
+	case err == nil:
+		if inside, err := btrfsvol.Nested(dir); err != nil {
+			return nil, err
+		} else if len(inside) > 0 {
+			return nil, hint.With(fmt.Errorf("%w: %s has subvolumes in it, such as %s, which would become directories", snapshot.ErrRefused, dir, inside[0]),
+				"it is on btrfs already; for another place: s4 push, and s4 clone --size")
+		}
+		return c, c.onImage(ctx, o)
+	case errors.Is(err, btrfsvol.ErrNotSubvolume), errors.Is(err, btrfsvol.ErrNotBtrfs):
 		return c, c.onImage(ctx, o)
 	}
 	return nil, err

@@ -114,3 +114,44 @@ func TestExchangeable(t *testing.T) {
 		t.Error("one with a subvolume in it is")
 	}
 }
+
+// A volume that came to btrfs with a plain .s4/local gets a subvolume for it, with
+// all that was in it, once nobody works there.
+func TestLocalIsNested(t *testing.T) {
+	v := onBtrfs(t)
+	local := v.path(LocalDir)
+	if err := os.Rename(local, v.path("aside")); err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{"state.json": "{}", "lock": "", "replaced/old/file": "precious"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(local, path)), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(local, path), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	busy, err := takeLock(t.Context(), filepath.Join(local, "lock"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := makeLocal(v.Root); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := IsBtrfs(local); err != nil || is {
+		t.Errorf("it was taken from under another process: %v", err)
+	}
+	busy.Close()
+	if err := v.acquire(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if is, err := IsBtrfs(local); err != nil || !is {
+		t.Errorf("it is no subvolume: %v", err)
+	}
+	if data, err := os.ReadFile(filepath.Join(local, "replaced/old/file")); err != nil || string(data) != "precious" {
+		t.Errorf("what was in it: %q, %v", data, err)
+	}
+	if _, err := os.Lstat(v.path(newLocal)); err == nil {
+		t.Error("the old one is still there")
+	}
+}

@@ -109,7 +109,7 @@ func (v *Volume) worktreeAt(ctx context.Context, path string) (root *worktree.Ro
 // that a mount has itself.
 func private(p string, _ bool) bool { return slices.Contains(privateNames, p) }
 
-var privateNames = []string{LocalDir, SnapshotsDir, Dir + "/history", Dir + "/versions", Dir + "/deleted"}
+var privateNames = []string{LocalDir, newLocal, SnapshotsDir, Dir + "/history", Dir + "/versions", Dir + "/deleted"}
 
 // allOfS4 also keeps .s4/config out, for snapshots that have none of their own.
 func allOfS4(p string, _ bool) bool { return p == Dir }

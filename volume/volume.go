@@ -316,28 +316,6 @@ func layOut(root string, access *reach.Access) (*Volume, error) {
 	return Open(root, access)
 }
 
-// makeLocal makes .s4/local in root, a subvolume of its own where root is one.
-func makeLocal(root string) error {
-	local := filepath.Join(root, LocalDir)
-	if _, err := btrfsvol.Info(root); err == nil {
-		if _, err := btrfsvol.Info(local); err == nil {
-			return nil
-		}
-		if err := os.MkdirAll(filepath.Dir(local), 0o755); err != nil {
-			return err
-		}
-		_ = os.Remove(local) // the empty stub that is in a copy
-		err := btrfsvol.Create(local)
-		if err == nil {
-			return os.Chmod(local, 0o700)
-		}
-		if !errors.Is(err, fs.ErrExist) {
-			return err
-		}
-	}
-	return os.MkdirAll(local, 0o700)
-}
-
 // create makes root a volume, keeping what is there.
 func create(root, name, id string, labels map[string]string, access *reach.Access) (*Volume, error) {
 	v, err := layOut(root, access)
