@@ -121,13 +121,12 @@ func remotes(v *volume.Volume, wanted []string) ([]string, error) {
 type changes struct {
 	mu    sync.Mutex // guards what follows
 	count int
-	first time.Time     // when the first one came that not all have taken
 	more  chan struct{} // closed when the next one comes
 }
 
 // newChanges begins with one: nobody knows what happened before.
 func newChanges() *changes {
-	return &changes{count: 1, first: time.Now(), more: make(chan struct{})}
+	return &changes{count: 1, more: make(chan struct{})}
 }
 
 func (c *changes) add() {
