@@ -75,11 +75,22 @@ func (c *MountCmd) Run(ctx context.Context, a *app) error {
 		}
 		return volume.MountRepository(ctx, url, o, a.access)
 	}
-	if root, err := volume.Find(a.here()); volume.LostMount(err) {
-		if err := volume.ClearStale(root, report); err != nil {
-			return err
-		}
+	err := a.mountVolume(ctx, o, mountpoint)
+	if !volume.LostMount(err) {
+		return err
 	}
+	// What is mounted here has lost its process, perhaps only a moment ago.
+	root, _ := volume.Find(a.here())
+	if root == "" {
+		return err
+	}
+	if err := volume.ClearStale(root, report); err != nil {
+		return err
+	}
+	return a.mountVolume(ctx, o, mountpoint)
+}
+
+func (a *app) mountVolume(ctx context.Context, o volume.MountOptions, mountpoint string) error {
 	return a.withVolume(func(v *volume.Volume) error {
 		if err := a.daemonize(&o, volume.LogFile(v, mountpoint)); err != nil {
 			return err
