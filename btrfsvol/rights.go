@@ -3,10 +3,11 @@ package btrfsvol
 import (
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/internal/mountinfo"
 )
 
 // MayDelete tells whether this process may delete its own subvolumes in dir,
@@ -27,13 +28,11 @@ func MayDelete(dir string) (bool, error) {
 	return allowsDeletion(string(data), st.Mnt_id), nil
 }
 
-// allowsDeletion looks for the option in /proc/PID/mountinfo, see proc(5): the
-// mount's id comes first, the file system's options last.
-func allowsDeletion(mountinfo string, id uint64) bool {
-	for line := range strings.Lines(mountinfo) {
-		f := strings.Fields(line)
-		if len(f) > 0 && f[0] == strconv.FormatUint(id, 10) {
-			return slices.Contains(strings.Split(f[len(f)-1], ","), "user_subvol_rm_allowed")
+// allowsDeletion looks for the option in the table of mounts.
+func allowsDeletion(table string, id uint64) bool {
+	for line := range strings.Lines(table) {
+		if m, ok := mountinfo.Parse(line); ok && m.ID == id {
+			return slices.Contains(strings.Split(m.Options, ","), "user_subvol_rm_allowed")
 		}
 	}
 	return false

@@ -165,17 +165,8 @@ func sqliteFiles(ctx context.Context, dir string) ([]string, error) {
 	}
 	defer root.Close() //nolint:errcheck // only read
 	var found []string
-	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, fs.ErrNotExist): // gone meanwhile
-			return nil
-		case err != nil:
-			return err
-		case e.IsDir() && ours(name):
-			return fs.SkipDir
-		case !e.Type().IsRegular():
+	err = walkData(ctx, root, func(name string, e fs.DirEntry) error {
+		if !e.Type().IsRegular() {
 			return nil
 		}
 		is, err := isSQLite(root, name)

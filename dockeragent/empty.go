@@ -27,17 +27,8 @@ func isEmpty(ctx context.Context, dir string) (bool, error) {
 		return false, fmt.Errorf("look into the volume: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // only read
-	err = fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
-		switch {
-		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.Is(err, fs.ErrNotExist): // gone meanwhile
-			return nil
-		case err != nil:
-			return err
-		case e.IsDir() && ours(name):
-			return fs.SkipDir
-		case e.IsDir() || strings.HasPrefix(name, atomicfile.TempPrefix):
+	err = walkData(ctx, root, func(name string, e fs.DirEntry) error {
+		if e.IsDir() || strings.HasPrefix(name, atomicfile.TempPrefix) {
 			return nil
 		}
 		return errSome
@@ -49,6 +40,23 @@ func isEmpty(ctx context.Context, dir string) (bool, error) {
 		return false, fmt.Errorf("look into the volume: %w", err)
 	}
 	return true, nil
+}
+
+// walkData visits what is in a volume but for what is ours.
+func walkData(ctx context.Context, root *os.Root, visit func(name string, e fs.DirEntry) error) error {
+	return fs.WalkDir(root.FS(), ".", func(name string, e fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		case errors.Is(err, fs.ErrNotExist): // gone meanwhile
+			return nil
+		case err != nil:
+			return err
+		case e.IsDir() && ours(name):
+			return fs.SkipDir
+		}
+		return visit(name, e)
+	})
 }
 
 // ours tells whether a path below the root of a volume is no data of a service.

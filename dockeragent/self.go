@@ -4,6 +4,8 @@ import (
 	"os"
 	"regexp"
 	"strings"
+
+	"github.com/s4-storage/s4/internal/mountinfo"
 )
 
 // ownHostname is the root, in the file system it is of, of the file that an
@@ -20,13 +22,12 @@ func Self() string {
 	return selfIn(string(data))
 }
 
-// selfIn reads proc_pid_mountinfo(5): the fourth field is the root, the fifth
-// the mount point.
-func selfIn(mountinfo string) string {
-	for line := range strings.Lines(mountinfo) {
-		if f := strings.Fields(line); len(f) > 4 && f[4] == "/etc/hostname" {
-			if m := ownHostname.FindStringSubmatch(f[3]); m != nil {
-				return m[1]
+// selfIn looks for it in the table of mounts.
+func selfIn(table string) string {
+	for line := range strings.Lines(table) {
+		if m, ok := mountinfo.Parse(line); ok && m.Dir == "/etc/hostname" {
+			if id := ownHostname.FindStringSubmatch(m.Root); id != nil {
+				return id[1]
 			}
 		}
 	}

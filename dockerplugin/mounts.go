@@ -1,50 +1,24 @@
 package dockerplugin
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/s4-storage/s4/internal/mountinfo"
 )
 
-// mount is a line of proc_pid_mountinfo(5).
-type mount struct {
-	device string // major:minor
-	root   string // what of the file system is mounted
-	at     string
-}
-
-func parseMounts(data []byte) []mount {
-	var mounts []mount
-	for line := range bytes.Lines(data) {
-		f := bytes.Fields(line)
-		if len(f) < 6 {
-			continue
+// readMounts gives the mounts that a process sees.
+func readMounts(proc string) ([]mountinfo.Mount, error) {
+	table, err := os.ReadFile(filepath.Join(proc, "mountinfo"))
+	var mounts []mountinfo.Mount
+	for line := range strings.Lines(string(table)) {
+		if m, ok := mountinfo.Parse(line); ok {
+			mounts = append(mounts, m)
 		}
-		mounts = append(mounts, mount{string(f[2]), unescape(f[3]), unescape(f[4])})
 	}
-	return mounts
-}
-
-// unescape undoes the kernel's \ooo for blanks and backslashes.
-func unescape(b []byte) string {
-	digit := func(c byte) bool { return '0' <= c && c <= '7' }
-	var out strings.Builder
-	for i := 0; i < len(b); i++ {
-		if b[i] == '\\' && i+3 < len(b) && digit(b[i+1]) && digit(b[i+2]) && digit(b[i+3]) {
-			out.WriteByte((b[i+1]-'0')<<6 | (b[i+2]-'0')<<3 | (b[i+3] - '0'))
-			i += 3
-			continue
-		}
-		out.WriteByte(b[i])
-	}
-	return out.String()
-}
-
-func readMounts(proc string) ([]mount, error) {
-	data, err := os.ReadFile(filepath.Join(proc, "mountinfo"))
-	return parseMounts(data), err
+	return mounts, err
 }
 
 // below tells whether path is dir or in it.
@@ -59,8 +33,8 @@ func mountedBelow(dir string) (string, error) {
 		return "", err
 	}
 	for _, m := range mounts {
-		if below(m.at, dir) {
-			return m.at, nil
+		if below(m.Dir, dir) {
+			return m.Dir, nil
 		}
 	}
 	return "", nil
@@ -74,13 +48,13 @@ func usedElsewhere(dir string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	var on mount // which dir lies on; of those at the same place the last is on top
+	var on mountinfo.Mount // which dir lies on; of those at the same place the last is on top
 	for _, m := range mounts {
-		if below(dir, m.at) && len(m.at) >= len(on.at) {
+		if below(dir, m.Dir) && len(m.Dir) >= len(on.Dir) {
 			on = m
 		}
 	}
-	root := filepath.Join(on.root, strings.TrimPrefix(dir, on.at))
+	root := filepath.Join(on.Root, strings.TrimPrefix(dir, on.Dir))
 	procs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return "", err
@@ -100,8 +74,8 @@ func usedElsewhere(dir string) (string, error) {
 		mounts, _ := readMounts(proc)
 		for _, m := range mounts {
 			// A service with a copy of the host's mounts has it at the same place.
-			if m.device == on.device && below(m.root, root) && !below(m.at, dir) {
-				return fmt.Sprintf("process %s has it at %s", filepath.Base(proc), m.at), nil
+			if m.Device == on.Device && below(m.Root, root) && !below(m.Dir, dir) {
+				return fmt.Sprintf("process %s has it at %s", filepath.Base(proc), m.Dir), nil
 			}
 		}
 	}

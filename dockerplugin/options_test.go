@@ -52,24 +52,3 @@ func TestCheckName(t *testing.T) {
 		}
 	}
 }
-
-func TestParseMounts(t *testing.T) {
-	got := parseMounts([]byte("22 28 0:21 /a\\040b /mnt\\134x\\1 rw shared:1 - btrfs /dev/loop0 rw\n\nshort line\n"))
-	if len(got) != 1 || got[0] != (mount{"0:21", "/a b", `/mnt\x\1`}) {
-		t.Errorf("%q", got)
-	}
-}
-
-func FuzzParseMounts(f *testing.F) {
-	f.Add([]byte("22 28 0:21 / /mnt\\040x rw - ext4 /dev/vda rw\n"))
-	f.Add([]byte("1 1 0:1 \\777 \\08 rw\n\\"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		size := 0
-		for _, m := range parseMounts(data) {
-			size += len(m.device) + len(m.root) + len(m.at)
-		}
-		if size > len(data) {
-			t.Errorf("%d bytes became %d", len(data), size)
-		}
-	})
-}

@@ -228,14 +228,6 @@ func TestStateAndUnmount(t *testing.T) {
 	}
 }
 
-func TestUnescapeOctal(t *testing.T) {
-	for in, want := range map[string]string{"/a": "/a", `/a\040b`: "/a b", `\134\011`: "\\\t", `/x\`: `/x\`, `/x\9zz`: `/x\9zz`} {
-		if got := unescapeOctal(in); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
-		}
-	}
-}
-
 // The read-ahead is set before a file can be opened, which keeps what it finds.
 func TestReadAheadIsSet(t *testing.T) {
 	if os.Geteuid() != 0 {

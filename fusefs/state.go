@@ -8,12 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -71,38 +71,14 @@ func State(mountpoint string) (MountState, error) {
 }
 
 // mountedAt finds the last file system mounted at path: its device number, as
-// MAJOR:MINOR, and its type, "" if there is none. The table's format is in
-// proc(5): fields of a line are separated by blanks; the third is the device,
-// the fifth the mount point, and the type follows a lone "-".
+// MAJOR:MINOR, and its type, "" if there is none.
 func mountedAt(table, path string) (device, kind string) {
 	for line := range strings.Lines(table) {
-		mount, fsinfo, _ := strings.Cut(line, " - ")
-		fields := strings.Fields(mount)
-		if len(fields) > 4 && unescapeOctal(fields[4]) == path {
-			device = fields[2]
-			kind, _, _ = strings.Cut(fsinfo, " ")
+		if m, ok := mountinfo.Parse(line); ok && m.Dir == path {
+			device, kind = m.Device, m.Type
 		}
 	}
 	return device, kind
-}
-
-// unescapeOctal undoes the kernel's \ooo for blanks, newlines and backslashes.
-func unescapeOctal(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if c, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(c))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // resolveMountpoint makes a path absolute and free of links without touching

@@ -17,6 +17,7 @@ import (
 
 	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/mountinfo"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
 )
@@ -89,16 +90,11 @@ func convertible(dir string) error {
 		return err
 	}
 	for line := range strings.Lines(string(data)) {
-		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(unescape(f[4]), dir+"/") {
-			return hint.With(fmt.Errorf("%w: something is mounted at %s", snapshot.ErrRefused, unescape(f[4])), "unmount it first")
+		if m, ok := mountinfo.Parse(line); ok && strings.HasPrefix(m.Dir, dir+"/") {
+			return hint.With(fmt.Errorf("%w: something is mounted at %s", snapshot.ErrRefused, m.Dir), "unmount it first")
 		}
 	}
 	return nil
-}
-
-// unescape reads a path of mountinfo: proc(5).
-func unescape(s string) string {
-	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(s)
 }
 
 // inPlace makes a subvolume beside the folder that shares its data, and lets

@@ -34,10 +34,6 @@ func (o Options) note(format string, args ...any) {
 
 // create makes an image with an empty live tree for dir, and no record.
 func create(ctx context.Context, dir string, o Options) (r *Record, err error) {
-	size := o.Size
-	if size == 0 {
-		size = fitting(0)
-	}
 	if err := tidy(ctx); err != nil {
 		o.Log.Warn("clear away what a killed process left", "error", err)
 	}
@@ -45,7 +41,7 @@ func create(ctx context.Context, dir string, o Options) (r *Record, err error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
-	if err := r.Make(ctx, size, label(dir), o.Log); err != nil {
+	if err := r.Make(ctx, o.Size, label(dir), o.Log); err != nil {
 		r.end()
 		return nil, err
 	}

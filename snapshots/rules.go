@@ -2,7 +2,6 @@ package snapshots
 
 import (
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/s4-storage/s4/snapshot"
@@ -61,21 +60,4 @@ func (r Rules) Choose(infos []snapshot.Info, pinned func(snapshot.Info) bool, zo
 		}
 	}
 	return keep, drop
-}
-
-// String lists what is kept, as "last 10, hourly 24".
-func (r Rules) String() string {
-	var parts []string
-	for _, p := range []struct {
-		name string
-		n    int
-	}{{"last", r.Last}, {"hourly", r.Hourly}, {"daily", r.Daily}, {"weekly", r.Weekly}, {"monthly", r.Monthly}, {"yearly", r.Yearly}} {
-		switch {
-		case p.n < 0:
-			parts = append(parts, p.name+" all")
-		case p.n > 0:
-			parts = append(parts, fmt.Sprintf("%s %d", p.name, p.n))
-		}
-	}
-	return strings.Join(parts, ", ")
 }

@@ -124,7 +124,7 @@ func (i *image) mountedAt(p *place, super Superblock, o MountOptions) (Mounted, 
 	}
 	if d != nil {
 		defer d.Close()
-		if n, ok := p.mount.loopNumber(); ok && n == d.number {
+		if n, ok := loopOf(p.mount); ok && n == d.number {
 			if o.Subvolume != "" && p.mount.Root != path.Join("/", o.Subvolume) {
 				return Mounted{}, fmt.Errorf("%w: subvolume %s of the same image", ErrOccupied, p.mount.Root)
 			}
@@ -170,7 +170,7 @@ func Unmount(ctx context.Context, dir string) error {
 	if p.mount == nil {
 		return fmt.Errorf("unmount %s: %w", dir, ErrNotMounted)
 	}
-	number, ok := p.mount.loopNumber()
+	number, ok := loopOf(p.mount)
 	if !ok {
 		return fmt.Errorf("unmount %s: %w: it is %s from %s", dir, ErrNotMounted, p.mount.Type, p.mount.Source)
 	}

@@ -1,83 +1,37 @@
 package loop
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/internal/mountinfo"
 )
 
-// mountEntry is a line of /proc/self/mountinfo; see proc_pid_mountinfo(5).
-type mountEntry struct {
-	ID     uint64
-	Root   string // what of the file system is mounted; in btrfs a subvolume
-	Dir    string
-	Type   string
-	Source string
-}
-
-// maxMountLine is more than the kernel's longest line.
-const maxMountLine = 1 << 20
-
-func parseMounts(r io.Reader) ([]mountEntry, error) {
-	var all []mountEntry
-	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, maxMountLine)
-	for lines.Scan() {
-		// ID parent major:minor root dir options [optional…] - type source superoptions
-		left, right, ok := bytes.Cut(lines.Bytes(), []byte(" - "))
-		a, b := strings.Split(string(left), " "), strings.Split(string(right), " ")
-		if !ok || len(a) < 6 || len(b) < 2 {
-			return nil, fmt.Errorf("mountinfo: %q is no line of it", lines.Text())
-		}
-		id, err := strconv.ParseUint(a[0], 10, 64)
-		if err != nil {
-			return nil, fmt.Errorf("mountinfo: %w", err)
-		}
-		all = append(all, mountEntry{ID: id, Root: unescape(a[3]), Dir: unescape(a[4]), Type: b[0], Source: unescape(b[1])})
-	}
-	return all, lines.Err()
-}
-
-// unescape undoes the kernel's \040 for a space and the like.
-func unescape(s string) string {
-	if !strings.Contains(s, `\`) {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+4 <= len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
-}
-
-func mounts() ([]mountEntry, error) {
-	f, err := os.Open("/proc/self/mountinfo")
+func mounts() ([]mountinfo.Mount, error) {
+	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return parseMounts(f)
+	var all []mountinfo.Mount
+	for line := range strings.Lines(string(table)) {
+		m, ok := mountinfo.Parse(line)
+		if !ok {
+			return nil, fmt.Errorf("mountinfo: %q is no line of it", line)
+		}
+		all = append(all, m)
+	}
+	return all, nil
 }
 
-// loopNumber returns the number of the loop device from which e is mounted.
-func (e *mountEntry) loopNumber() (int, bool) {
-	if e.Type != "btrfs" {
+// loopOf returns the number of the loop device from which m is mounted.
+func loopOf(m *mountinfo.Mount) (int, bool) {
+	if m.Type != "btrfs" {
 		return 0, false
 	}
-	return loopNumber(e.Source)
+	return loopNumber(m.Source)
 }
 
 // loopNumber goes by what a name leads to: it may be a link from
@@ -92,15 +46,15 @@ func loopNumber(path string) (int, bool) {
 }
 
 // mountsOf returns the mounts of a loop device that this process sees.
-func mountsOf(number int) ([]mountEntry, error) {
+func mountsOf(number int) ([]mountinfo.Mount, error) {
 	all, err := mounts()
 	if err != nil {
 		return nil, err
 	}
-	var found []mountEntry
-	for _, e := range all {
-		if n, ok := e.loopNumber(); ok && n == number {
-			found = append(found, e)
+	var found []mountinfo.Mount
+	for i := range all {
+		if n, ok := loopOf(&all[i]); ok && n == number {
+			found = append(found, all[i])
 		}
 	}
 	return found, nil
@@ -110,7 +64,7 @@ func mountsOf(number int) ([]mountEntry, error) {
 type place struct {
 	dir   string // without symbolic links
 	file  *os.File
-	mount *mountEntry // nil when dir is an ordinary directory
+	mount *mountinfo.Mount // nil when dir is an ordinary directory
 }
 
 // openPlace opens a directory. While it is open nothing there can be

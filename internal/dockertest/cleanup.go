@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/s4-storage/s4/internal/mountinfo"
 )
 
 // cleanup takes everything of the engine away.
@@ -91,8 +93,8 @@ func (e *Engine) mounts() []string {
 	}
 	var found []string
 	for line := range strings.Lines(string(data)) {
-		if fields := strings.Fields(line); len(fields) > 4 && strings.HasPrefix(fields[4], e.dir+"/") {
-			found = append([]string{fields[4]}, found...)
+		if m, ok := mountinfo.Parse(line); ok && strings.HasPrefix(m.Dir, e.dir+"/") {
+			found = append([]string{m.Dir}, found...)
 		}
 	}
 	return found

@@ -207,7 +207,11 @@ func (s *Client) heldManifest() []byte {
 // is the caller's. What the server says of the object is a [*RemoteError]; see
 // [ErrNoObject] and [ErrBadObject].
 func (s *Client) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
-	rep, frame, err := s.call(ctx, "get", getArg(id))
+	return objectOf(s.call(ctx, "get", getArg(id)))
+}
+
+// objectOf is the object that an answer holds, in the answer's frame.
+func objectOf(rep reply, frame *buffer.Buffer, err error) (*buffer.Buffer, error) {
 	if err != nil {
 		return nil, err
 	}

@@ -240,16 +240,12 @@ func openOnServer(ctx context.Context, sess *session, path string, o opening) (i
 var manifestID [32]byte
 
 func readManifest(ctx context.Context, sess *session) ([]byte, error) {
-	rep, frame, err := sess.call(ctx, "get", getArg(manifestID))
+	b, err := objectOf(sess.call(ctx, "get", getArg(manifestID)))
 	if err != nil {
 		return nil, err
 	}
-	defer frame.Release()
-	data, err := msgpack.NewReader(rep.result).Bytes()
-	if err != nil {
-		return nil, fmt.Errorf("%w: answer: %w", ErrBadObject, err)
-	}
-	return bytes.Clone(data), nil
+	defer b.Release()
+	return bytes.Clone(b.Data), nil
 }
 
 func getArg(id [32]byte) arg { return arg{"id", msgpack.AppendBytes(nil, id[:])} }

@@ -185,17 +185,7 @@ func (w *Writer) do(ctx context.Context, method string, args ...arg) error {
 
 // Get gives an object as it is stored; see [Client.Get].
 func (w *Writer) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
-	rep, frame, err := w.call(ctx, "get", getArg(id))
-	if err != nil {
-		return nil, err
-	}
-	data, err := msgpack.NewReader(rep.result).Bytes()
-	if err != nil {
-		frame.Release()
-		return nil, fmt.Errorf("%w: answer: %w", ErrBadObject, err)
-	}
-	frame.Data = data
-	return frame, nil
+	return objectOf(w.call(ctx, "get", getArg(id)))
 }
 
 // List calls fn with each id that the repository holds.
