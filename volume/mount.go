@@ -158,13 +158,7 @@ func (p *Past) ensureRoot(ctx context.Context, s *snapshot.Info, report Reporter
 
 // ensure indexes one snapshot before all others.
 func (p *Past) ensure(ctx context.Context, s *snapshot.Info, report Reporter) error {
-	if s.Indexed {
-		return nil
-	}
-	report.note("Reading the names of %s", s.Name)
-	err := p.Ensure(ctx, s.Num)
-	s.Indexed = err == nil
-	return err
+	return p.Prepare(ctx, s, report.Note)
 }
 
 // serve mounts and stays until the end, looking for news meanwhile.

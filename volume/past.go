@@ -13,13 +13,13 @@ import (
 	"github.com/s4-storage/s4/index"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/query"
 	"github.com/s4-storage/s4/snapshot"
 )
 
 // Past is a time line together with what it is read through.
 type Past struct {
-	*history.History
-	Index   *index.Index
+	query.Past
 	sources []*history.BorgSource
 	local   *localSource // nil where there are no btrfs snapshots
 	access  *reach.Access
@@ -77,8 +77,8 @@ func (p *Past) meetLocal(root string) (news bool, err error) {
 // newPast makes a time line without sources.
 func newPast(ix *index.Index, a *reach.Access) *Past {
 	return &Past{
-		Index: ix, access: a, log: a.Log(),
-		History: history.New(history.Options{Index: ix, Logger: a.Log()}),
+		Past:   query.Past{History: history.New(history.Options{Index: ix, Logger: a.Log()}), Index: ix},
+		access: a, log: a.Log(),
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/diff"
+	"github.com/s4-storage/s4/query"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -193,7 +194,7 @@ func newWorld(t *testing.T, r *rand.Rand, pushes int) *world {
 
 func (w *world) checkDiff(i int, to string, other map[string]onDisk) {
 	w.Helper()
-	d, err := w.past.Diff(w.Context(), w.v, DiffOptions{From: w.line[i].Dir, To: to, NoRenames: true})
+	d, err := w.past.Diff(w.Context(), query.DiffOptions{Live: w.v, From: w.line[i].Dir, To: to, NoRenames: true})
 	must(w.T, err)
 	defer d.Close()
 	got := map[string]diff.What{}

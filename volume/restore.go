@@ -106,7 +106,7 @@ func (p *Past) PlanRestore(ctx context.Context, v *Volume, o RestoreOptions) (_ 
 
 // choose makes paths of the snapshot out of paths and patterns.
 func (t tree) choose(ctx context.Context, specs []string) ([]string, error) {
-	there := func(path string) bool { return t.past.has(ctx, t.s, path) }
+	there := func(path string) bool { return t.past.Has(ctx, t.s, path) }
 	for i, spec := range specs {
 		clean, err := cleanPath(spec)
 		if err != nil {
@@ -127,7 +127,7 @@ func (t tree) choose(ctx context.Context, specs []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		found, err := t.matches(ctx, one)
+		found, err := t.past.Matching(ctx, t.s, one)
 		if err != nil {
 			return nil, err
 		}
@@ -139,35 +139,10 @@ func (t tree) choose(ctx context.Context, specs []string) ([]string, error) {
 	return paths, nil
 }
 
-// matches lists what a pattern means, without what is below it.
-func (t tree) matches(ctx context.Context, set *pathspec.Set) (paths []string, err error) {
-	roots := set.Roots()
-	if roots == nil {
-		roots = []string{""}
-	}
-	last := ""
-	for _, root := range roots {
-		for n, err := range t.Walk(ctx, root) {
-			if errors.Is(err, fs.ErrNotExist) {
-				break
-			}
-			if err != nil {
-				return nil, err
-			}
-			below := last != "" && strings.HasPrefix(n.Path, last+"/")
-			if n.Path != "" && !below && set.Match(n.Path) {
-				paths = append(paths, n.Path)
-				last = n.Path
-			}
-		}
-	}
-	return paths, nil
-}
-
 // missing tells that path was not there, and where it is.
 func (t tree) missing(ctx context.Context, path string) error {
 	err := fmt.Errorf("%q was not there at %s: %w", path, t.s.Dir, fs.ErrNotExist)
-	held, errHeld := t.past.LastHeld(ctx, nil, []string{path})
+	held, errHeld := t.past.LastHeld(ctx, []string{path}, nil)
 	if errHeld != nil {
 		return hint.With(err, "see what was there with: s4 ls "+t.s.Dir)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/s4-storage/s4/diff"
 	"github.com/s4-storage/s4/internal/quote"
+	"github.com/s4-storage/s4/query"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -48,8 +49,8 @@ func (c *DiffCmd) Run(ctx context.Context, a *app) error {
 		if err != nil {
 			return err
 		}
-		o.Report = report
-		d, err := past.Diff(ctx, v, o)
+		o.Note = report.Note
+		d, err := past.Diff(ctx, o)
 		done()
 		if err != nil {
 			return err
@@ -68,8 +69,11 @@ func (c *DiffCmd) Run(ctx context.Context, a *app) error {
 
 // options tells moments from paths: those after -- are paths, and as in git
 // also the first that is no moment and what follows it.
-func (c *DiffCmd) options(ctx context.Context, a *app, v *volume.Volume, past *volume.Past) (volume.DiffOptions, error) {
-	o := volume.DiffOptions{NoRenames: c.NoRenames}
+func (c *DiffCmd) options(ctx context.Context, a *app, v *volume.Volume, past *volume.Past) (query.DiffOptions, error) {
+	o := query.DiffOptions{NoRenames: c.NoRenames}
+	if v != nil {
+		o.Live = v
+	}
 	moments, paths := a.dashed(c.From, c.To, c.Paths)
 	for i, arg := range moments {
 		s, path, err := moment(ctx, past, arg)
@@ -115,7 +119,7 @@ func (c *DiffCmd) options(ctx context.Context, a *app, v *volume.Volume, past *v
 type diffPrinter struct {
 	*DiffCmd
 	app     *app
-	diff    *volume.Diff
+	diff    *query.Diff
 	patch   *diff.Patch
 	stat    diff.Stat
 	changes int

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/s4-storage/s4/internal/quote"
+	"github.com/s4-storage/s4/query"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -57,7 +58,7 @@ func (c *DuCmd) Run(ctx context.Context, a *app) error {
 		if err := c.copies(ctx, a, past); err != nil {
 			return err
 		}
-		u, err := past.Usage(ctx, volume.UsageOptions{Path: path, At: c.At, Since: c.Since, Until: c.Until, Depth: max(c.Depth, 0)})
+		u, err := past.Usage(ctx, query.UsageOptions{Path: path, At: c.At, Since: c.Since, Until: c.Until, Depth: max(c.Depth, 0)})
 		if err == nil {
 			err = c.print(a, g, u)
 		}
@@ -68,7 +69,7 @@ func (c *DuCmd) Run(ctx context.Context, a *app) error {
 // copies indexes what only du needs.
 func (c *DuCmd) copies(ctx context.Context, a *app, past *volume.Past) error {
 	report, done := a.reporter()
-	missing, why := past.CompleteCopies(ctx, report)
+	missing, why := past.CompleteCopies(ctx, report.Note)
 	done()
 	if missing > 0 {
 		text, _, _ := strings.Cut(why.Error(), "\n")
@@ -96,7 +97,7 @@ type bytesAdded struct {
 	Only  int64 `json:"only"`
 }
 
-func (c *DuCmd) print(a *app, g gaps, u *volume.Usage) error {
+func (c *DuCmd) print(a *app, g gaps, u *query.Usage) error {
 	if c.Number > 0 {
 		u.Snapshots = u.Snapshots[:min(c.Number, len(u.Snapshots))]
 		u.Dirs = u.Dirs[:min(c.Number, len(u.Dirs))]
@@ -121,7 +122,7 @@ func (c *DuCmd) print(a *app, g gaps, u *volume.Usage) error {
 	return nil
 }
 
-func (c *DuCmd) printJSON(a *app, g gaps, u *volume.Usage) error {
+func (c *DuCmd) printJSON(a *app, g gaps, u *query.Usage) error {
 	name := "snapshots"
 	if c.Depth >= 0 {
 		name = "directories"

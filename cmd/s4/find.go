@@ -11,6 +11,7 @@ import (
 
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/pathspec"
+	"github.com/s4-storage/s4/query"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -58,7 +59,7 @@ func (c *FindCmd) Run(ctx context.Context, a *app) error {
 		}
 		report, done := a.reporter()
 		defer done()
-		o := volume.FindOptions{Names: names, At: c.At, Since: c.Since, Until: c.Until, Deleted: c.Deleted, Report: report,
+		o := query.FindOptions{Names: names, At: c.At, Since: c.Since, Until: c.Until, Deleted: c.Deleted, Note: report.Note,
 			Type: map[string]uint32{"f": unix.S_IFREG, "d": unix.S_IFDIR, "l": unix.S_IFLNK}[c.Type]}
 		p := findPrinter{FindCmd: c, app: a}
 		if err := p.begin(g); err != nil {

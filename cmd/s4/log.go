@@ -12,6 +12,7 @@ import (
 
 	"github.com/s4-storage/s4/diff"
 	"github.com/s4-storage/s4/internal/quote"
+	"github.com/s4-storage/s4/query"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
@@ -193,7 +194,7 @@ func (c *LogCmd) stat(ctx context.Context, a *app, past *volume.Past, line []sna
 }
 
 // statLine is the last field of a snapshot's line.
-func (c *LogCmd) statLine(a *app, s *volume.SnapshotStat) string {
+func (c *LogCmd) statLine(a *app, s *query.SnapshotStat) string {
 	text := statLine(&s.Stat)
 	if s.From != "" {
 		text += "  " + c.show(a.stdout, s.From) + " -> " + c.show(a.stdout, s.Path)
@@ -215,11 +216,11 @@ type versionJSON struct {
 }
 
 // versions prints the versions that came or went in a snapshot of the line.
-func (c *LogCmd) versions(a *app, line []snapshot.Info, path string, versions []volume.PathVersion) error {
+func (c *LogCmd) versions(a *app, line []snapshot.Info, path string, versions []query.PathVersion) error {
 	in := func(s *snapshot.Info) bool {
 		return s != nil && slices.ContainsFunc(line, func(o snapshot.Info) bool { return o.Num == s.Num })
 	}
-	versions = slices.DeleteFunc(versions, func(v volume.PathVersion) bool { return !in(&v.First) && !in(v.Lost) })
+	versions = slices.DeleteFunc(versions, func(v query.PathVersion) bool { return !in(&v.First) && !in(v.Lost) })
 	versions = versions[:c.most(len(versions))]
 	if a.JSON {
 		list := make([]versionJSON, len(versions))

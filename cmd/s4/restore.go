@@ -106,7 +106,11 @@ func (c *RestoreCmd) jobs(ctx context.Context, a *app, v *volume.Volume, past *v
 	if !c.Deleted {
 		return []volume.RestoreOptions{o}, nil
 	}
-	held, err := past.LastHeld(ctx, v, o.Paths)
+	var there func(path string) bool
+	if v != nil {
+		there = v.Has
+	}
+	held, err := past.LastHeld(ctx, o.Paths, there)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package volume
+package query
 
 import (
 	"context"
@@ -31,7 +31,7 @@ type PathVersion struct {
 // indexed. A file that came by a rename is followed back under its former name;
 // what renames are, see [diff.Renames]. A path that no snapshot has is
 // fs.ErrNotExist.
-func (p *Past) LogPath(ctx context.Context, path string) ([]PathVersion, error) {
+func (p Past) LogPath(ctx context.Context, path string) ([]PathVersion, error) {
 	traces, err := p.Trace(ctx, path)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (p *Past) LogPath(ctx context.Context, path string) ([]PathVersion, error) 
 
 // pathLog makes the log of one path in one series.
 type pathLog struct {
-	past    *Past
+	past    Past
 	series  string
 	line    []snapshot.Info
 	renames map[int]*renames // by the place of the second snapshot on the line
@@ -182,7 +182,7 @@ type SnapshotStat struct {
 // without a predecessor is all new. Those that differ in nothing are left out
 // but for the path "". A directory whose files came from another, which is gone,
 // is followed back under that name.
-func (p *Past) LogStat(ctx context.Context, path string, of []snapshot.Info) iter.Seq2[SnapshotStat, error] {
+func (p Past) LogStat(ctx context.Context, path string, of []snapshot.Info) iter.Seq2[SnapshotStat, error] {
 	return func(yield func(SnapshotStat, error) bool) {
 		line, err := p.Timeline(ctx)
 		if err != nil {
@@ -228,8 +228,8 @@ func (p *Past) LogStat(ctx context.Context, path string, of []snapshot.Info) ite
 // cameFrom is the directory of snapshot a that the one at path in b was made of:
 // one that b no longer has and most of the files new at path were in, under the
 // same names below it. "" when there is none.
-func (p *Past) cameFrom(ctx context.Context, path string, a, b snapshot.Info) (string, error) {
-	if path == "" || a.Num == 0 || p.has(ctx, a, path) {
+func (p Past) cameFrom(ctx context.Context, path string, a, b snapshot.Info) (string, error) {
+	if path == "" || a.Num == 0 || p.Has(ctx, a, path) {
 		return "", nil
 	}
 	if e, err := p.Find(ctx, b.Num, path); err != nil || e.Dir == 0 {
@@ -250,22 +250,15 @@ func (p *Past) cameFrom(ctx context.Context, path string, a, b snapshot.Info) (s
 		}
 	}
 	for dir, n := range from {
-		if 2*n > files && !p.has(ctx, b, dir) {
+		if 2*n > files && !p.Has(ctx, b, dir) {
 			return dir, nil
 		}
 	}
 	return "", nil
 }
 
-func ignoreMissing(err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
 // stat sums up what differs from snapshot a, which may be none, to that of s.
-func (p *Past) stat(ctx context.Context, s *SnapshotStat, a snapshot.Info) error {
+func (p Past) stat(ctx context.Context, s *SnapshotStat, a snapshot.Info) error {
 	b, path, sum := s.Info, s.Path, &s.Stat
 	if a.Num == 0 {
 		for n, err := range p.Walk(ctx, b.Num, path) {
@@ -302,7 +295,7 @@ func (p *Past) stat(ctx context.Context, s *SnapshotStat, a snapshot.Info) error
 // LogDeleted yields what lay below a directory and is in the newest snapshot of
 // its series no more, as far as it is indexed. What lies below something deleted
 // is not told beside it.
-func (p *Past) LogDeleted(ctx context.Context, dir string) iter.Seq2[history.Trace, error] {
+func (p Past) LogDeleted(ctx context.Context, dir string) iter.Seq2[history.Trace, error] {
 	type place struct{ series, path string }
 	return func(yield func(history.Trace, error) bool) {
 		gone := map[place]bool{} // directories; they come before what they hold

@@ -1,16 +1,13 @@
-package volume
+package query
 
 import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"os"
-	"sync"
 
 	"github.com/s4-storage/s4/diff"
-	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/pathspec"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
@@ -18,11 +15,31 @@ import (
 
 // DiffOptions choose what to compare.
 type DiffOptions struct {
-	From      string   // TIME; "" is the volume's base
+	From      string   // TIME; "" is the live tree's base
 	To        string   // TIME; "" is the live tree
 	Paths     []string // below the root, or patterns; none is all of it
 	NoRenames bool
-	Report    Reporter
+	Live      LiveTree          // nil where there is none, as of a repository alone
+	Note      func(text string) // hears a line of news; may be nil
+}
+
+// LiveTree is a tree that goes on to change.
+type LiveTree interface {
+	// Base is the snapshot that the tree equals but for unpushed changes, or the
+	// best there is to compare with. Errors: fs.ErrNotExist where nothing was
+	// pushed yet.
+	Base(ctx context.Context) (snapshot.Info, error)
+	// Against opens the tree to be compared with a snapshot that is indexed.
+	Against(ctx context.Context, s snapshot.Info) (*Live, error)
+}
+
+// Live is a live tree beside a snapshot.
+type Live struct {
+	Root    *worktree.Root
+	Options worktree.Options
+	Tree    worktree.Tree // the snapshot
+	Same    diff.Same     // tells whether contents are equal where nothing else does
+	Close   func()
 }
 
 // Diff is a comparison that is ready to run.
@@ -40,33 +57,32 @@ type Diff struct {
 func (d *Diff) Close() { d.done() }
 
 // Diff prepares to tell how two snapshots, or a snapshot and the live tree,
-// differ; v is nil where there is no volume, and then no live tree. Nothing is
-// fetched but through Old and New, and where a live file was touched and only
-// its content tells whether it changed.
+// differ. Nothing is fetched but through Old and New, and where a live file was
+// touched and only its content tells whether it changed.
 //
 // Errors: fs.ErrNotExist for a moment, and where nothing was pushed yet.
-func (p *Past) Diff(ctx context.Context, v *Volume, o DiffOptions) (*Diff, error) {
+func (p Past) Diff(ctx context.Context, o DiffOptions) (*Diff, error) {
 	d := &Diff{done: func() {}}
 	var err error
-	if d.From, err = p.first(ctx, v, o.From); err != nil {
+	if d.From, err = p.first(ctx, o); err != nil {
 		return nil, err
 	}
-	if err := p.ensure(ctx, &d.From, o.Report); err != nil {
+	if err := p.Prepare(ctx, &d.From, o.Note); err != nil {
 		return nil, err
 	}
 	d.Old = p.reader(d.From)
 	if o.To == "" {
-		return d, p.diffLive(ctx, v, d, o)
+		return d, p.diffLive(ctx, d, o)
 	}
 	to, err := p.Resolve(ctx, o.To)
 	if err != nil {
 		return nil, err
 	}
-	if err := p.ensure(ctx, &to, o.Report); err != nil {
+	if err := p.Prepare(ctx, &to, o.Note); err != nil {
 		return nil, err
 	}
 	d.To, d.New = &to, p.reader(to)
-	keep, err := pathspec.New(o.Paths, func(path string) bool { return p.has(ctx, d.From, path) || p.has(ctx, to, path) })
+	keep, err := pathspec.New(o.Paths, func(path string) bool { return p.Has(ctx, d.From, path) || p.Has(ctx, to, path) })
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +95,7 @@ func (p *Past) Diff(ctx context.Context, v *Volume, o DiffOptions) (*Diff, error
 }
 
 // weigh is how changes between two snapshots are weighed.
-func (p *Past) weigh(a, b snapshot.Info) diff.Weigh {
+func (p Past) weigh(a, b snapshot.Info) diff.Weigh {
 	if a.Source == b.Source {
 		return diff.ByChunks(p.Index)
 	}
@@ -87,7 +103,7 @@ func (p *Past) weigh(a, b snapshot.Info) diff.Weigh {
 }
 
 // alike is how files that were renamed between two snapshots are known.
-func (p *Past) alike(a, b snapshot.Info) diff.Alike {
+func (p Past) alike(a, b snapshot.Info) diff.Alike {
 	if a.Source == b.Source {
 		return diff.ByExtents(p.Index)
 	}
@@ -95,47 +111,32 @@ func (p *Past) alike(a, b snapshot.Info) diff.Alike {
 }
 
 // first is the snapshot that a comparison starts from.
-func (p *Past) first(ctx context.Context, v *Volume, when string) (snapshot.Info, error) {
-	if when != "" || v == nil {
-		return p.Resolve(ctx, when)
+func (p Past) first(ctx context.Context, o DiffOptions) (snapshot.Info, error) {
+	if o.From != "" || o.Live == nil {
+		return p.Resolve(ctx, o.From)
 	}
-	base, ok, err := v.base(ctx, p)
-	if err == nil && !ok {
-		err = hint.With(fmt.Errorf("nothing is pushed yet, so there is nothing to compare with: %w", fs.ErrNotExist),
-			"see what there is with: s4 status")
-	}
-	return base, err
+	return o.Live.Base(ctx)
 }
 
-func (p *Past) has(ctx context.Context, s snapshot.Info, path string) bool {
-	_, err := p.Find(ctx, s.Num, path)
-	return err == nil
-}
-
-func (p *Past) diffLive(ctx context.Context, v *Volume, d *Diff, o DiffOptions) error {
-	if v == nil {
+func (p Past) diffLive(ctx context.Context, d *Diff, o DiffOptions) error {
+	if o.Live == nil {
 		return fmt.Errorf("%w: without a volume a second moment is needed", snapshot.ErrUsage)
 	}
-	root, options, done, err := v.worktree(ctx)
+	live, err := o.Live.Against(ctx, d.From)
 	if err != nil {
 		return err
 	}
-	d.done = done
-	t := tree{past: p, s: d.From}
-	if err := hideOwn(ctx, t, &options); err != nil {
-		done()
-		return err
-	}
+	d.done = live.Close
+	root := live.Root
 	keep, err := pathspec.New(o.Paths, func(path string) bool {
 		_, err := root.Stat(path)
-		return err == nil || p.has(ctx, d.From, path)
+		return err == nil || p.Has(ctx, d.From, path)
 	})
 	if err != nil {
-		done()
+		live.Close()
 		return err
 	}
-	options.Paths = keep.Roots()
-	same := liveContent{root: root, tree: sync.OnceValues(func() (tree, error) { return p.withContent(ctx, d.From) }), volume: v}
+	live.Options.Paths = keep.Roots()
 	d.Weigh = diff.BySize
 	d.New = func(_ context.Context, path string, _ *snapshot.Entry) (snapshot.File, error) {
 		f, err := root.OpenFile(path)
@@ -145,7 +146,7 @@ func (p *Past) diffLive(ctx context.Context, v *Volume, d *Diff, o DiffOptions) 
 		return liveFile{f}, nil
 	}
 	d.Changes = func(yield func(diff.Change, error) bool) {
-		for c, err := range diff.Live(ctx, root, t, options, same.equal) {
+		for c, err := range diff.Live(ctx, root, live.Tree, live.Options, live.Same) {
 			if (c.Path == "" && err != nil || keep.Match(c.Path)) && !yield(c, err) {
 				return
 			}
@@ -158,29 +159,10 @@ func (p *Past) diffLive(ctx context.Context, v *Volume, d *Diff, o DiffOptions) 
 }
 
 // reader reads the files of a snapshot.
-func (p *Past) reader(s snapshot.Info) diff.Reader {
+func (p Past) reader(s snapshot.Info) diff.Reader {
 	return func(ctx context.Context, _ string, e *snapshot.Entry) (snapshot.File, error) {
 		return p.Open(ctx, s.Num, *e)
 	}
-}
-
-// liveContent compares live files with a snapshot's, whose repository is
-// reached only when that is needed.
-type liveContent struct {
-	root   *worktree.Root
-	tree   func() (tree, error)
-	volume *Volume
-}
-
-func (l liveContent) equal(ctx context.Context, live *worktree.Live, e *snapshot.Entry) (same, ok bool) {
-	t, err := l.tree()
-	if err == nil {
-		same, err = l.root.Holds(ctx, t, live, e)
-	}
-	if err != nil {
-		l.volume.log.Info("compare content", "path", live.Path, "error", err)
-	}
-	return same, err == nil
 }
 
 // liveFile is a file on disk that is read as one of a snapshot.

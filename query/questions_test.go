@@ -1,11 +1,10 @@
-package volume
+package query
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"path/filepath"
@@ -128,7 +127,7 @@ func editTree(r *rand.Rand, old map[string]thing, content *uint16) map[string]th
 // world of moments in two sources, and the time line over them.
 type momentWorld struct {
 	*testing.T
-	past    *Past
+	past    Past
 	sources [2]*source
 	shown   []*moment // on the line
 	from    []int     // the source that each is shown from
@@ -148,7 +147,7 @@ func newMomentWorld(t *testing.T, r *rand.Rand) *momentWorld {
 		tree = editTree(r, tree, &content)
 		all = append(all, &moment{fmt.Sprintf("m%02d", i), time.Date(2026, 3, 1+i, 12, 0, 0, 0, time.UTC), tree})
 	}
-	w.past = &Past{Index: ix, log: slog.New(slog.DiscardHandler), History: history.New(history.Options{
+	w.past = Past{Index: ix, History: history.New(history.Options{
 		Index: ix, Sources: []snapshot.Source{w.sources[0], w.sources[1]}, Location: time.UTC,
 		Now: func() time.Time { return time.Date(2026, 4, 1, 0, 0, 0, 0, time.UTC) },
 	})}
@@ -173,9 +172,8 @@ func newMomentWorld(t *testing.T, r *rand.Rand) *momentWorld {
 			must(t, w.past.Ensure(ctx, line[i].Num))
 		}
 	}
-	_, err = w.past.Complete(ctx, Reporter{})
-	must(t, err)
-	_, err = w.past.CompleteCopies(ctx, Reporter{})
+	must(t, w.past.Fill(ctx, history.FillOptions{}))
+	_, err = w.past.CompleteCopies(ctx, nil)
 	must(t, err)
 	line, err := w.past.Timeline(ctx)
 	must(t, err)
@@ -586,6 +584,13 @@ func (w *momentWorld) checkUsage(r *rand.Rand) {
 		if len(one.Dirs) != 1 || one.Dirs[0] != d {
 			w.Fatalf("du of %q: %+v, below %q %+v", d.Path, one.Dirs, dir, d)
 		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

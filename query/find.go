@@ -1,4 +1,4 @@
-package volume
+package query
 
 import (
 	"context"
@@ -16,18 +16,18 @@ import (
 // FindOptions say what is looked for.
 type FindOptions struct {
 	Names   *pathspec.Names
-	Type    uint32 // the type bits of st_mode; 0 is any
-	At      string // TIME; "" is all of time
-	Since   string // TIME; keeps to what was there, or with Deleted went, then or later
-	Until   string // TIME; likewise, then or earlier
-	Deleted bool   // only what the newest snapshot lacks
-	Report  Reporter
+	Type    uint32            // the type bits of st_mode; 0 is any
+	At      string            // TIME; "" is all of time
+	Since   string            // TIME; keeps to what was there, or with Deleted went, then or later
+	Until   string            // TIME; likewise, then or earlier
+	Deleted bool              // only what the newest snapshot lacks
+	Note    func(text string) // hears a line of news; may be nil
 }
 
 // FindPaths finds paths by name over all of time, as far as it is indexed, in
 // the order of directories. A trace has the versions of that type alone, and with
 // At that one.
-func (p *Past) FindPaths(ctx context.Context, o FindOptions) iter.Seq2[history.Trace, error] {
+func (p Past) FindPaths(ctx context.Context, o FindOptions) iter.Seq2[history.Trace, error] {
 	return func(yield func(history.Trace, error) bool) {
 		in, err := p.window(ctx, o)
 		if err != nil {
@@ -63,13 +63,13 @@ func (p *Past) FindPaths(ctx context.Context, o FindOptions) iter.Seq2[history.T
 }
 
 // window is the numbers of the snapshots that are looked at; nil is all.
-func (p *Past) window(ctx context.Context, o FindOptions) (map[int64]bool, error) {
+func (p Past) window(ctx context.Context, o FindOptions) (map[int64]bool, error) {
 	var line []snapshot.Info
 	switch {
 	case o.At != "":
 		s, err := p.Resolve(ctx, o.At)
 		if err == nil {
-			err = p.ensure(ctx, &s, o.Report)
+			err = p.Prepare(ctx, &s, o.Note)
 		}
 		if err != nil {
 			return nil, err

@@ -1,4 +1,4 @@
-package volume
+package query
 
 import (
 	"cmp"
@@ -45,7 +45,7 @@ type DirectoryUsage struct {
 // Usage sums up which snapshots and directories added how much, as far as it
 // is indexed. What several files hold counts for one of them. A path that no
 // snapshot has is fs.ErrNotExist.
-func (p *Past) Usage(ctx context.Context, o UsageOptions) (*Usage, error) {
+func (p Past) Usage(ctx context.Context, o UsageOptions) (*Usage, error) {
 	line, err := p.usageLine(ctx, o)
 	if err != nil {
 		return nil, err
@@ -103,8 +103,8 @@ func (p *Past) Usage(ctx context.Context, o UsageOptions) (*Usage, error) {
 // CompleteCopies indexes the snapshots that the time line shows from another
 // repository than the one asked for, without which one cannot tell what a
 // repository's other snapshots added. It gives how many could not be indexed,
-// and why.
-func (p *Past) CompleteCopies(ctx context.Context, report Reporter) (missing int, why error) {
+// and why. Note hears a line for each; it may be nil.
+func (p Past) CompleteCopies(ctx context.Context, note func(string)) (missing int, why error) {
 	line, err := p.Timeline(ctx)
 	if err != nil {
 		return 0, err
@@ -122,7 +122,7 @@ func (p *Past) CompleteCopies(ctx context.Context, report Reporter) (missing int
 		if s.Indexed || shown[s.Num] || !sources[s.Source] {
 			continue
 		}
-		if err := p.ensure(ctx, &s, report); err != nil {
+		if err := p.Prepare(ctx, &s, note); err != nil {
 			if ctx.Err() != nil {
 				return 0, err
 			}
@@ -134,7 +134,7 @@ func (p *Past) CompleteCopies(ctx context.Context, report Reporter) (missing int
 }
 
 // wasDirectory gives an error where the path never was a directory.
-func (p *Past) wasDirectory(ctx context.Context, path string) error {
+func (p Past) wasDirectory(ctx context.Context, path string) error {
 	traces, err := p.Trace(ctx, path)
 	if err != nil {
 		return err
@@ -148,23 +148,12 @@ func (p *Past) wasDirectory(ctx context.Context, path string) error {
 }
 
 // usageLine is the part of the time line that is asked for.
-func (p *Past) usageLine(ctx context.Context, o UsageOptions) ([]snapshot.Info, error) {
+func (p Past) usageLine(ctx context.Context, o UsageOptions) ([]snapshot.Info, error) {
 	if o.At == "" {
 		return p.Between(ctx, o.Since, o.Until)
 	}
 	s, err := p.Resolve(ctx, o.At)
 	return []snapshot.Info{s}, err
-}
-
-// cutPath gives path as seen from dir, if it is dir or below it.
-func cutPath(path, dir string) (below string, ok bool) {
-	switch {
-	case dir == "":
-		return path, true
-	case path == dir:
-		return "", true
-	}
-	return strings.CutPrefix(path, dir+"/")
 }
 
 // levels are the directory at top and those on the way down, at most depth.

@@ -1,4 +1,4 @@
-package volume
+package query
 
 import (
 	"context"
@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/s4-storage/s4/internal/pathspec"
 	"github.com/s4-storage/s4/snapshot"
@@ -21,11 +19,11 @@ type Held struct {
 
 // LastHeld finds the newest snapshots that hold what is asked for, newest
 // first: a path in the newest that has it; of a pattern everything that once
-// matched, but not what the volume, unless nil, has at this moment. From
+// matched, but for what is still there, which there tells unless it is nil. From
 // snapshot to snapshot the work is proportional to what changed.
 //
 // Errors: fs.ErrNotExist when no snapshot ever had some of it.
-func (p *Past) LastHeld(ctx context.Context, v *Volume, specs []string) ([]Held, error) {
+func (p Past) LastHeld(ctx context.Context, specs []string, there func(path string) bool) ([]Held, error) {
 	line, err := p.Timeline(ctx)
 	if err != nil {
 		return nil, err
@@ -50,7 +48,7 @@ func (p *Past) LastHeld(ctx context.Context, v *Volume, specs []string) ([]Held,
 			hold(s, spec)
 			continue
 		case pathspec.IsPattern(spec):
-			ok, err = p.lastMatching(ctx, v, line, spec, hold)
+			ok, err = p.lastMatching(ctx, line, spec, there, hold)
 		}
 		if err != nil {
 			return nil, err
@@ -68,7 +66,7 @@ func (p *Past) LastHeld(ctx context.Context, v *Volume, specs []string) ([]Held,
 }
 
 // lastWith is the newest snapshot that has the very path.
-func (p *Past) lastWith(ctx context.Context, line []snapshot.Info, path string) (snapshot.Info, bool, error) {
+func (p Past) lastWith(ctx context.Context, line []snapshot.Info, path string) (snapshot.Info, bool, error) {
 	for _, s := range slices.Backward(line) {
 		if err := p.Ensure(ctx, s.Num); err != nil {
 			return s, false, err
@@ -83,14 +81,14 @@ func (p *Past) lastWith(ctx context.Context, line []snapshot.Info, path string) 
 
 // lastMatching goes back in time and holds what a pattern matches in the
 // newest snapshot, and what is gone from each to the next.
-func (p *Past) lastMatching(ctx context.Context, v *Volume, line []snapshot.Info, pattern string, hold func(snapshot.Info, string)) (any bool, err error) {
+func (p Past) lastMatching(ctx context.Context, line []snapshot.Info, pattern string, there func(string) bool, hold func(snapshot.Info, string)) (any bool, err error) {
 	set, err := pathspec.New([]string{pattern}, nil)
 	if err != nil || len(line) == 0 {
 		return false, err
 	}
 	seen := map[string]bool{}
 	take := func(s snapshot.Info, path string) {
-		if path == "" || seen[path] || !set.Match(path) || v != nil && v.has(path) {
+		if path == "" || seen[path] || !set.Match(path) || there != nil && there(path) {
 			return
 		}
 		seen[path] = true
@@ -101,7 +99,7 @@ func (p *Past) lastMatching(ctx context.Context, v *Volume, line []snapshot.Info
 	if err := p.Ensure(ctx, newest.Num); err != nil {
 		return false, err
 	}
-	paths, err := tree{past: p, s: newest}.matches(ctx, set)
+	paths, err := p.Matching(ctx, newest, set)
 	if err != nil {
 		return false, err
 	}
@@ -122,10 +120,4 @@ func (p *Past) lastMatching(ctx context.Context, v *Volume, line []snapshot.Info
 		}
 	}
 	return any, nil
-}
-
-// has tells whether there is something at path in the live tree.
-func (v *Volume) has(path string) bool {
-	var st unix.Stat_t
-	return unix.Lstat(v.Root+"/"+path, &st) == nil
 }
