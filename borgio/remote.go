@@ -22,6 +22,7 @@ func serveOptions(loc Location, opts Options) serve.Options {
 	return serve.Options{
 		User: loc.User, Host: loc.Host, Port: loc.Port, Path: loc.Path, Name: loc.String(),
 		Environ: opts.Environ, Logger: opts.Logger, Timeout: opts.Timeout, LockWait: opts.LockWait,
+		Keep: opts.Keep, ControlDir: opts.ControlDir,
 	}
 }
 

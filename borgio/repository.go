@@ -44,6 +44,14 @@ type Options struct {
 	// LockWait is how long a remote repository that a writer holds is waited
 	// for; 0 is ten seconds.
 	LockWait time.Duration
+	// Keep tells that the repository is kept open from one transaction to the
+	// next: when remote, a session stands by for it that has logged in already.
+	Keep bool
+	// ControlDir is a directory, of this user alone, for the sockets by which
+	// sessions with one host share a connection of OpenSSH; with "" each has its
+	// own, unless ssh's configuration says otherwise. A connection lasts for half
+	// a minute after its last session, and other processes use it, too.
+	ControlDir string
 }
 
 const (
@@ -83,6 +91,7 @@ type Repository struct {
 	work   sync.WaitGroup
 
 	mu       sync.Mutex // guards what follows
+	owners   int        // besides the one that opened it
 	closed   bool
 	manifest *Manifest // as of state
 	state    uint64    // of the store; 0: no manifest is kept
@@ -462,11 +471,24 @@ func (r *Repository) enter() bool {
 	return !r.closed
 }
 
-// Close ends all that is under way, and the connection. Streams and files that
-// are still open give errors from then on. The memory of a read that is about
-// to return lasts until it does.
+// Share gives the repository one more owner, who has to close it, too.
+func (r *Repository) Share() *Repository {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.owners++
+	return r
+}
+
+// Close ends all that is under way, and the connection, when its last owner calls
+// it. Streams and files that are still open give errors from then on. The memory
+// of a read that is about to return lasts until it does.
 func (r *Repository) Close() error {
 	r.mu.Lock()
+	if r.owners > 0 {
+		r.owners--
+		r.mu.Unlock()
+		return nil
+	}
 	again := r.closed
 	r.closed = true
 	r.mu.Unlock()

@@ -134,6 +134,17 @@ func (h *History) RefreshSource(ctx context.Context, id string) error {
 	return nil
 }
 
+// Added tells the index of a snapshot that was just put into its source, as the
+// source will describe it when it is asked, and spares asking.
+func (h *History) Added(ctx context.Context, info snapshot.Info) error {
+	info.Series = seriesOf(info)
+	held, err := h.x.Snapshots(ctx, info.Source)
+	if err != nil {
+		return err
+	}
+	return h.x.Announce(ctx, info.Source, append(held, info))
+}
+
 func (h *History) refresh(ctx context.Context, s snapshot.Source) error {
 	if r, ok := s.(recaller); ok {
 		infos, err := h.x.Snapshots(ctx, s.ID())

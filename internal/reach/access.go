@@ -159,8 +159,29 @@ func ParseLocation(url string) (borgio.Location, error) {
 
 // Open opens the repository at loc.
 func (a *Access) Open(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
+	return a.open(ctx, loc, a.options(loc))
+}
+
+// OpenToKeep opens the repository at loc for a process that will use it again and
+// again: its sessions share one ssh connection, and one of them stands by for the
+// next transaction.
+func (a *Access) OpenToKeep(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
+	o := a.options(loc)
+	o.Keep = true
+	if loc.IsRemote() {
+		dir := filepath.Join(xdg.Runtime(), "ssh")
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			a.Log().Info("each session has an ssh connection of its own", "error", err)
+		} else {
+			o.ControlDir = dir
+		}
+	}
+	return a.open(ctx, loc, o)
+}
+
+func (a *Access) open(ctx context.Context, loc borgio.Location, o borgio.Options) (*borgio.Repository, error) {
 	loc.Archive = ""
-	r, err := borgio.Open(ctx, loc, a.options(loc))
+	r, err := borgio.Open(ctx, loc, o)
 	return r, Explain(err, loc)
 }
 

@@ -16,6 +16,14 @@ func State() string { return dir("XDG_STATE_HOME", ".local/state") }
 // Config is for settings.
 func Config() string { return dir("XDG_CONFIG_HOME", ".config") }
 
+// Runtime is for sockets and the like, of this user alone.
+func Runtime() string {
+	if base := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) {
+		return filepath.Join(base, "s4")
+	}
+	return Cache()
+}
+
 func dir(variable, fallback string) string {
 	base := os.Getenv(variable)
 	if !filepath.IsAbs(base) {

@@ -23,19 +23,23 @@ type Client struct {
 	memory   *memory
 	timeout  time.Duration
 	lockWait time.Duration
+	keep     bool // a session stands by for the next writer
 
 	ctx    context.Context // ends at close
 	cancel context.CancelFunc
 	work   sync.WaitGroup // of everything that owns a session
 
-	mu       sync.Mutex // guards what follows
-	id       [32]byte   // zero until the first renewal
-	reader   *reader    // in use; nil: none
-	leaving  *reader    // the one before, while calls are under way on it
-	renewing *renewal   // nil: none is under way
-	held     *look      // whose guard is still there; nil: none
-	outage   outage
-	closed   bool
+	mu        sync.Mutex // guards what follows
+	id        [32]byte   // zero until the first renewal
+	reader    *reader    // in use; nil: none
+	leaving   *reader    // the one before, while calls are under way on it
+	renewing  *renewal   // nil: none is under way
+	held      *look      // whose guard is still there; nil: none
+	standby   *session   // nil: none stands by
+	preparing bool       // one is about to
+	written   *session   // of the last writer, which may still have the lock; nil: none was
+	outage    outage
+	closed    bool
 }
 
 // InFlight is how many calls are under way on a session at most.
@@ -63,6 +67,8 @@ type Options struct {
 	Logger     *slog.Logger
 	Timeout    time.Duration // how long a remote that does not answer is put up with
 	LockWait   time.Duration
+	Keep       bool   // the client is used for long; see standBy
+	ControlDir string // of the sockets of ssh connections that sessions share; "": each has its own
 }
 
 // Open connects once, to learn the repository's id. What is fetched lies in
@@ -90,7 +96,7 @@ func newClient(o Options, pool *buffer.Pool) (*Client, error) {
 	}
 	s := &Client{
 		path: o.Path, name: o.Name, command: cmd, log: o.Logger, memory: newMemory(pool),
-		timeout: o.Timeout, lockWait: o.LockWait,
+		timeout: o.Timeout, lockWait: o.LockWait, keep: o.Keep,
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	return s, nil

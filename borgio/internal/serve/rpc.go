@@ -40,6 +40,13 @@
 // one says is reported. The manifest is the one object that is replaced under
 // its id; it is read by guards only.
 //
+// # Writing
+//
+// A transaction is a session of its own under the exclusive lock; a server cannot
+// give that back but by its end. A client that is kept has the next session log in
+// ahead and stand by, without a repository, so that a transaction is not preceded
+// by a login and the start of borg, and the lock is held for it alone.
+//
 // At most one renewal is under way, one reader in use, and one on its way out
 // with calls still to finish, besides sessions that are just exiting.
 //

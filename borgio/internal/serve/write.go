@@ -124,7 +124,7 @@ func (s *Client) begin(ctx context.Context, wait time.Duration, create *CreateOp
 }
 
 func (s *Client) openWriter(wait time.Duration, create *CreateOptions) (*Writer, error) {
-	sess, err := s.login()
+	sess, err := s.writerSession()
 	if err != nil {
 		return nil, err
 	}
@@ -387,13 +387,17 @@ func (w *Writer) Rollback() error {
 	return err
 }
 
-// close ends the session.
+// close ends the session. A client that is kept goes on meanwhile.
 func (w *Writer) close(patience time.Duration) {
 	w.done = true
 	for _, p := range w.puts { // their answers hold memory
 		w.session.abandon(p.call)
 	}
 	w.puts = nil
+	if s := w.client; s.endBehind(w.session, patience) {
+		s.standBy()
+		return
+	}
 	w.session.shut(patience)
 	if w.own {
 		w.client.Close()
