@@ -161,7 +161,7 @@ func TestReplicateTwo(t *testing.T) {
 	far := filepath.Join(filepath.Dir(v.dir), "far")
 	calls := v.reachBy(server, "far", far)
 	j := v.start("replicate", "--interval", "50ms")
-	eventually(t, 30*time.Second, "both have the first", func() bool { return j.count("pushed", "origin") > 0 && j.count("pushed", "far") > 0 })
+	eventually(t, time.Minute, "both have the first", func() bool { return j.count("pushed", "origin") > 0 && j.count("pushed", "far") > 0 })
 	version := int64(0)
 	// step changes the volume some times; origin must have each change soon.
 	step := func(what string) {
@@ -231,8 +231,71 @@ func TestReplicateTwo(t *testing.T) {
 
 // newestAt is the id's beginning of the newest archive in a repository.
 func (v *inhabited) newestAt(repo string) string {
-	name := strings.TrimSpace(v.run("borg", "list", "--short", "--last", "1", repo))
+	name := strings.TrimSpace(v.run("borg", "list", "--lock-wait", "20", "--short", "--last", "1", repo))
 	return name[max(0, len(name)-8):]
+}
+
+// TestReplicateOneConnection: replicate logs in once, though it pushes many times;
+// pushes that others make in between, and a prune, are seen all the same.
+func TestReplicateOneConnection(t *testing.T) {
+	t.Parallel()
+	need(t, "ssh")
+	server := startSSHD(t)
+	v := newOnBtrfs(t)
+	top := filepath.Dir(v.dir)
+	far := filepath.Join(top, "far")
+	config, err := server.clientConfig(top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.run("s4", "remote", "remove", "origin")
+	v.env = append(v.env, "BORG_RSH=ssh -F "+config)
+	v.run("s4", "remote", "add", "far", "ssh://mys4remote"+far)
+	repo := filepath.Join(far, "v")
+	v.run("s4", "push") // whose logins do not count
+	v.env = append(v.env, "XDG_RUNTIME_DIR="+shortDir(t))
+	before := server.logins.Load()
+	j := v.start("replicate", "--interval", "50ms")
+	eventually(t, 30*time.Second, "it has looked", func() bool { return j.count("current", "far") > 0 })
+	pushed := 0
+	push := func() {
+		t.Helper()
+		writeFile(t, filepath.Join(v.dir, "file"), fmt.Append(nil, pushed))
+		pushed++
+		eventually(t, 30*time.Second, "it is pushed", func() bool { return j.count("pushed", "far") == pushed })
+	}
+	for range 5 {
+		push()
+	}
+	if n := server.logins.Load() - before; n > 2 { // a guard's and a reader's, in the same moment
+		t.Errorf("%d logins for %d pushes", n, pushed)
+	}
+	// What is there is not what the last push left.
+	v.run("borg", "prune", "--lock-wait", "20", "--keep-last", "1", repo)
+	push()
+	if n := len(strings.Fields(v.run("borg", "list", "--lock-wait", "20", "--short", repo))); n != 2 {
+		t.Errorf("%d archives, not the one that was kept and another", n)
+	}
+	v.run("borg", "create", "--lock-wait", "20", repo+"::other", v.dir+"/file")
+	writeFile(t, filepath.Join(v.dir, "file"), []byte("what must not be pushed over the other"))
+	if code, said := j.end(); code != 4 {
+		t.Errorf("after another's archive: %d %s", code, said)
+	}
+	if failed := j.count("failed", ""); failed > 0 {
+		t.Errorf("%d pushes failed", failed)
+	}
+	v.run("borg", "check", "--verify-data", repo)
+}
+
+// shortDir is a directory for sockets, whose paths must be short.
+func shortDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "s4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 func stop(t *testing.T, pid int) {

@@ -9,6 +9,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -22,6 +23,7 @@ type sshd struct {
 	port    int
 	user    string
 	pid     int
+	logins  atomic.Int32 // so far
 }
 
 func startSSHD(t *testing.T) *sshd {
@@ -85,6 +87,9 @@ ClientAliveCountMax 5
 		for lines.Scan() {
 			if strings.Contains(lines.Text(), "Server listening") {
 				ready <- ""
+			}
+			if strings.Contains(lines.Text(), "Accepted publickey") {
+				s.logins.Add(1)
 			}
 		}
 		close(ready)

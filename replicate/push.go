@@ -83,7 +83,7 @@ func Push(ctx context.Context, v *volume.Volume, o PushOptions) error {
 	for i, name := range names {
 		working.Go(func() {
 			p := pusher{v: v, remote: name, o: o, book: book, changes: changes}
-			errs[i] = p.run(ctx)
+			errs[i] = errors.Join(p.run(ctx), p.connection.Close())
 		})
 	}
 	working.Wait()
@@ -152,6 +152,8 @@ type pusher struct {
 	book    *ledger
 	changes *changes
 
+	connection volume.Connection
+
 	pushed   int       // of changes
 	last     time.Time // that the last snapshot sent is of
 	since    time.Time
@@ -189,8 +191,11 @@ func (p *pusher) run(ctx context.Context) error {
 		case <-ctx.Done():
 		case <-more:
 		case <-time.After(wait):
-			if wait == contact {
-				p.pushed-- // look, though nothing is known to have changed
+			if wait == contact { // look there, though nothing is known to have changed here
+				p.pushed--
+				if err := p.connection.Close(); err != nil {
+					p.o.Log.Warn("let go of the remote", "remote", p.remote, "error", err)
+				}
 			}
 		}
 	}
@@ -222,7 +227,7 @@ func (p *pusher) attempt(ctx context.Context) (retry time.Duration, err error) {
 	s := result.Snapshot
 	p.last = s.Time
 	e := Event{Kind: Pushed, Remote: p.remote, Snapshot: s, ID: s.ID, Name: s.Name,
-		Files: result.Files, Size: result.Size, Added: result.Added, Lag: time.Since(p.since).Seconds()}
+		Files: result.Files, Size: result.Size, Added: result.Added, Lag: result.Committed.Sub(p.since).Seconds()}
 	if result.UpToDate {
 		e.Kind, e.Lag = Current, 0
 	}
@@ -236,5 +241,5 @@ func (p *pusher) push(ctx context.Context) (*volume.PushResult, error) {
 		return nil, err
 	}
 	defer v.Close()
-	return v.Push(ctx, volume.PushOptions{Remote: p.remote, Patience: patience, Report: p.o.Report})
+	return v.Push(ctx, volume.PushOptions{Remote: p.remote, Patience: patience, Connection: &p.connection, Report: p.o.Report})
 }

@@ -36,6 +36,8 @@ type archiving struct {
 	o      PushOptions
 	result *PushResult
 
+	assumed bool // before is not what was seen, but what the last push left
+
 	tx      *borgio.Transaction
 	added   int64           // bytes, by the transactions before tx
 	base    snapshot.Info   // the archive that outline is of
@@ -74,7 +76,9 @@ func (a *archiving) run(ctx context.Context) error {
 	}
 	info.Source, info.Handle, info.Name = history.BorgSourceID(a.repo.ID().String()), made.Ref.ID.String(), name
 	r := a.result
-	r.Snapshot, r.Files, r.Size, r.Added = info, made.Outline.Files(), made.Outline.Size(), a.added+a.tx.Added()
+	info.Files, info.Size = made.Outline.Files(), made.Outline.Size()
+	r.Committed = time.Now()
+	r.Snapshot, r.Files, r.Size, r.Added = info, info.Files, info.Size, a.added+a.tx.Added()
 	a.o.Report.progress(Progress{Verb: "pushing", Files: r.Files, TotalFiles: r.Files, Bytes: r.Size, TotalBytes: r.Size, Done: true})
 	if err := v.keepOutline(a.repo.ID(), made.Outline); err != nil {
 		v.log.Warn("the next push will take longer", "error", err)
@@ -101,6 +105,9 @@ func (a *archiving) begin(ctx context.Context) (*borgio.Transaction, error) {
 // undisturbed makes sure, under the lock, that nobody else has pushed since this
 // push was allowed.
 func (a *archiving) undisturbed(now *borgio.Manifest) error {
+	if a.assumed && !equalArchives(now, a.before) {
+		return errOutdated
+	}
 	for _, s := range now.Archives {
 		if !slices.ContainsFunc(a.before.Archives, func(b borgio.ArchiveRef) bool { return b.ID == s.ID }) && !borgio.IsCheckpoint(s.Name) {
 			return hint.With(fmt.Errorf("%w: somebody else has just pushed to %s: %s", snapshot.ErrLocked, a.repo.Location, s.Name), "push again")

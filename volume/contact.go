@@ -15,7 +15,11 @@ import (
 
 // reachOrCreate opens the remote's repository, making it on first use.
 func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions, result *PushResult) (*repository, error) {
-	repo, err := v.reach(ctx, remote)
+	open := v.access.Open
+	if o.Connection != nil {
+		open = v.access.OpenToKeep
+	}
+	repo, err := v.reach(ctx, remote, open)
 	if err == nil {
 		return repo, nil
 	}
@@ -43,7 +47,7 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 		return nil, err
 	}
 	result.Created = true
-	opened, err := v.access.Open(ctx, loc)
+	opened, err := open(ctx, loc)
 	if err != nil {
 		return nil, err
 	}
@@ -82,6 +86,11 @@ func (v *Volume) meet(repo *repository, remote Remote, accept bool) (*repository
 	known := v.state.repository(id)
 	known.URL, known.Encryption, known.Adopted = url, repo.Encryption(), repo.Adopted
 	known.Contact = time.Now().UTC()
+	if old := v.reached[id]; old != nil {
+		if err := old.Close(); err != nil {
+			v.log.Warn("let go of a repository", "error", err)
+		}
+	}
 	v.reached[id] = repo.Repository
 	return known, nil
 }

@@ -24,7 +24,9 @@ type PushOptions struct {
 	// Patience is how long another s4 that is at work on the volume is waited
 	// for, some seconds at least.
 	Patience time.Duration
-	Report   Reporter
+	// Connection is kept for the next push to the remote; nil: there is none.
+	Connection *Connection
+	Report     Reporter
 }
 
 // PushResult is what a push did.
@@ -38,6 +40,8 @@ type PushResult struct {
 	Size     int64         `json:"size"`  // bytes in the volume's files
 	Added    int64         `json:"added"` // bytes added to the repository
 	Unread   []string      `json:"unread,omitempty"`
+
+	Committed time.Time `json:"-"` // when the new snapshot was durable there
 }
 
 // Push stores the volume as an archive at a remote.
@@ -52,15 +56,34 @@ type PushResult struct {
 // snapshot.ErrUnreachable and snapshot.ErrKey as everywhere. When some files
 // could not be read, the rest is pushed and the error is an *UnreadError.
 func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
+	result, err := v.push(ctx, o)
+	if errors.Is(err, errOutdated) {
+		result, err = v.push(ctx, o)
+	}
+	return result, err
+}
+
+func (v *Volume) push(ctx context.Context, o PushOptions) (result *PushResult, err error) {
 	o.Patience = max(o.Patience, patience)
 	remote, err := v.Remote(o.Remote)
 	if err != nil {
 		return nil, err
 	}
-	result := &PushResult{Remote: remote.Name}
-	repo, err := v.reachOrCreate(ctx, remote, o, result)
-	if err != nil {
-		return nil, err
+	result = &PushResult{Remote: remote.Name}
+	repo, before := o.Connection.to(remote)
+	if o.Connection != nil {
+		defer func() {
+			if err != nil {
+				if e := o.Connection.Close(); e != nil {
+					v.log.Warn("let go of the remote", "error", e)
+				}
+			}
+		}()
+	}
+	if repo == nil {
+		if repo, err = v.reachOrCreate(ctx, remote, o, result); err != nil {
+			return nil, err
+		}
 	}
 	result.URL = repo.Location.String()
 	done, err := v.onlyOneWithin(ctx, "push-"+repo.ID().String(), o.Patience)
@@ -68,9 +91,11 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		return nil, errors.Join(err, repo.Close())
 	}
 	defer done()
-	before, err := repo.Manifest(ctx)
-	if err != nil {
-		return nil, errors.Join(reach.Explain(err, repo.Location), repo.Close())
+	assumed := before != nil
+	if !assumed {
+		if before, err = repo.Manifest(ctx); err != nil {
+			return nil, errors.Join(reach.Explain(err, repo.Location), repo.Close())
+		}
 	}
 	if err := v.acquireWithin(ctx, o.Patience); err != nil {
 		return nil, errors.Join(err, repo.Close())
@@ -85,9 +110,11 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		return nil, err
 	}
 	source := history.BorgSourceID(repo.ID().String())
-	// Only this remote is asked: another one may be away.
-	if err := past.RefreshSource(ctx, source); err != nil {
-		return nil, fmt.Errorf("look for news: %w", err)
+	if !assumed {
+		// Only this remote is asked: another one may be away.
+		if err := past.RefreshSource(ctx, source); err != nil {
+			return nil, fmt.Errorf("look for news: %w", err)
+		}
 	}
 	held, err := past.Index.Snapshots(ctx, source)
 	if err != nil {
@@ -106,9 +133,9 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 	} else if ok {
 		result.UpToDate, result.Snapshot = true, at
 		known.LastPush, v.state.Base = time.Now().UTC(), markOf(at)
-		return result, errors.Join(v.drop(view), v.state.save())
+		return result, errors.Join(v.drop(view), v.state.save(), o.Connection.keep(remote, repo, before))
 	}
-	a := archiving{v: v, past: past, repo: repo, before: before, held: held, view: view, o: o, result: result}
+	a := archiving{v: v, past: past, repo: repo, before: before, assumed: assumed, held: held, view: view, o: o, result: result}
 	if a.info = v.newSnapshot(o.Message, held, o.Report); view.Snapshot != nil {
 		a.info = *view.Snapshot
 	}
@@ -126,6 +153,9 @@ func (v *Volume) Push(ctx context.Context, o PushOptions) (*PushResult, error) {
 		return result, err
 	}
 	v.unlock()
+	if err := o.Connection.keep(remote, repo, a.tx.Manifest()); err != nil {
+		v.log.Warn("the connection before is not closed", "error", err)
+	}
 	v.indexPushed(ctx, past, result, o.Report)
 	if len(result.Unread) > 0 {
 		return result, &UnreadError{Count: len(result.Unread)}
@@ -270,14 +300,12 @@ func (v *Volume) settlePush(ctx context.Context, id string, base *mark, held []s
 // indexPushed brings the index up to what was pushed. The next who asks it does
 // what could not be done here.
 func (v *Volume) indexPushed(ctx context.Context, past *Past, result *PushResult, report Reporter) {
-	sources := []string{result.Snapshot.Source}
-	if _, err := past.meetLocal(v.Root); err == nil && past.local != nil {
-		sources = append(sources, past.local.ID())
+	err := past.Added(ctx, result.Snapshot)
+	if _, errLocal := past.meetLocal(v.Root); errLocal == nil && past.local != nil {
+		err = errors.Join(err, past.RefreshSource(ctx, past.local.ID()))
 	}
-	for _, id := range sources {
-		if err := past.RefreshSource(ctx, id); err != nil {
-			v.log.Info("look for news", "error", err)
-		}
+	if err != nil {
+		v.log.Info("the index does not know of the push yet", "error", err)
 	}
 	if err := past.fill(ctx, report); err != nil {
 		report.warn("pushed, but the index is behind: %v", err)
