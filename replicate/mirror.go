@@ -22,6 +22,9 @@ type MirrorOptions struct {
 	Log    *slog.Logger
 }
 
+// restful is how many times as long as a look takes there is none.
+const restful = 4
+
 // Mirror brings the volume to the remote's newest snapshot whenever there is
 // one, until ctx ends, which is no error.
 //
@@ -36,6 +39,7 @@ func Mirror(ctx context.Context, v *volume.Volume, o MirrorOptions) error {
 	if err := v.Pin(); err != nil {
 		return err
 	}
+	v.KeepConnections()
 	remote, err := v.Remote(o.Remote)
 	if err != nil {
 		return err
@@ -54,6 +58,7 @@ func Mirror(ctx context.Context, v *volume.Volume, o MirrorOptions) error {
 	defer func() { looking.Close() }()
 	told := time.Time{}
 	for failures := 0; ; {
+		began := time.Now()
 		e, exchanged, err := mirror(ctx, v, looking, remote.Name, o)
 		if exchanged { // what we hold on to is not the volume any more
 			looking.Close()
@@ -64,7 +69,8 @@ func Mirror(ctx context.Context, v *volume.Volume, o MirrorOptions) error {
 				return err
 			}
 		}
-		wait := o.Every
+		// A look through ssh starts borg there, each time.
+		wait := max(o.Every, restful*time.Since(began))
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -80,7 +86,7 @@ func Mirror(ctx context.Context, v *volume.Volume, o MirrorOptions) error {
 			return err
 		default:
 			failures++
-			wait = max(o.Every, backoff(failures))
+			wait = max(wait, backoff(failures))
 			book.failed(remote.Name, err, wait)
 			told = time.Time{}
 		}

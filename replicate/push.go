@@ -45,6 +45,7 @@ func Push(ctx context.Context, v *volume.Volume, o PushOptions) error {
 	if err := v.Pin(); err != nil {
 		return err
 	}
+	v.KeepConnections()
 	names, err := remotes(v, o.Remotes)
 	if err != nil {
 		return err

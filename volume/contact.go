@@ -15,11 +15,7 @@ import (
 
 // reachOrCreate opens the remote's repository, making it on first use.
 func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions, result *PushResult) (*repository, error) {
-	open := v.access.Open
-	if o.Connection != nil {
-		open = v.access.OpenToKeep
-	}
-	repo, err := v.reach(ctx, remote, open)
+	repo, err := v.reach(ctx, remote)
 	if err == nil {
 		return repo, nil
 	}
@@ -47,7 +43,7 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 		return nil, err
 	}
 	result.Created = true
-	opened, err := open(ctx, loc)
+	opened, err := v.access.Open(ctx, loc)
 	if err != nil {
 		return nil, err
 	}

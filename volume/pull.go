@@ -52,7 +52,7 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 		return nil, err
 	}
 	defer v.unlock()
-	repo, err := v.reach(ctx, remote, v.access.Open)
+	repo, err := v.reach(ctx, remote)
 	if err != nil {
 		if repo != nil {
 			err = hint.With(fmt.Errorf("nothing to pull at %s: %w", repo.Location, err), "make the first snapshot with: s4 push "+remote.Name)

@@ -256,26 +256,23 @@ type repository struct {
 	Adopted  bool // the place itself is the repository
 }
 
-// opening opens a repository.
-type opening func(context.Context, borgio.Location) (*borgio.Repository, error)
-
 // reach opens the repository of a remote: PLACE/NAME, or PLACE where that is
 // a repository itself. Where there is none the error wraps
 // borgio.ErrNotRepository and the location tells where one would be made.
-func (v *Volume) reach(ctx context.Context, r Remote, open opening) (*repository, error) {
+func (v *Volume) reach(ctx context.Context, r Remote) (*repository, error) {
 	place, err := reach.ParseLocation(r.URL)
 	if err != nil {
 		return nil, err
 	}
 	own := v.ownLocation(place)
-	repo, err := open(ctx, own)
+	repo, err := v.access.Open(ctx, own)
 	if err == nil {
 		return &repository{Repository: repo, Location: own}, nil
 	}
 	if !errors.Is(err, borgio.ErrNotRepository) {
 		return nil, err
 	}
-	if repo, errPlace := open(ctx, place); errPlace == nil {
+	if repo, errPlace := v.access.Open(ctx, place); errPlace == nil {
 		return &repository{Repository: repo, Location: place, Adopted: true}, nil
 	} else if errors.Is(errPlace, snapshot.ErrUnreachable) || errors.Is(errPlace, snapshot.ErrKey) || ctx.Err() != nil {
 		return nil, errPlace

@@ -200,6 +200,10 @@ func (v *Volume) Pin() error {
 	return v.moveTo(fmt.Sprintf("/proc/%d/fd/%d/.", os.Getpid(), root.Fd()))
 }
 
+// KeepConnections has all repositories that this process opens from now on share
+// ssh connections; for one that reaches them again and again.
+func (v *Volume) KeepConnections() { v.access.Keep() }
+
 // Again opens the volume anew, with whatever others have changed since. It must
 // be closed before v is.
 func (v *Volume) Again() (*Volume, error) { return openAt(v.Root, v.Shown, v.access) }

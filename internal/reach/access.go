@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/config"
@@ -30,6 +31,8 @@ type Access struct {
 	Logger *slog.Logger
 	// Ask prompts on the terminal without echo; nil where there is none.
 	Ask func(ctx context.Context, question string) (string, error)
+
+	keep atomic.Bool
 
 	mu         sync.Mutex
 	passphrase *string // asked for, or read from BORG_PASSPHRASE_FD; either comes once only
@@ -157,32 +160,30 @@ func ParseLocation(url string) (borgio.Location, error) {
 	return loc, nil
 }
 
+// Keep tells that this process will open the same repositories again and again, or
+// keep them open: from now on their sessions share one ssh connection, and one of
+// them stands by for the next transaction.
+func (a *Access) Keep() { a.keep.Store(true) }
+
 // Open opens the repository at loc.
 func (a *Access) Open(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
-	return a.open(ctx, loc, a.options(loc))
-}
-
-// OpenToKeep opens the repository at loc for a process that will use it again and
-// again: its sessions share one ssh connection, and one of them stands by for the
-// next transaction.
-func (a *Access) OpenToKeep(ctx context.Context, loc borgio.Location) (*borgio.Repository, error) {
-	o := a.options(loc)
-	o.Keep = true
-	if loc.IsRemote() {
-		dir := filepath.Join(xdg.Runtime(), "ssh")
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			a.Log().Info("each session has an ssh connection of its own", "error", err)
-		} else {
-			o.ControlDir = dir
-		}
-	}
-	return a.open(ctx, loc, o)
-}
-
-func (a *Access) open(ctx context.Context, loc borgio.Location, o borgio.Options) (*borgio.Repository, error) {
 	loc.Archive = ""
+	o := a.options(loc)
+	if a.keep.Load() && loc.IsRemote() {
+		o.Keep, o.ControlDir = true, a.controlDir()
+	}
 	r, err := borgio.Open(ctx, loc, o)
 	return r, Explain(err, loc)
+}
+
+// controlDir is where the sockets of shared ssh connections are, or "".
+func (a *Access) controlDir() string {
+	dir := filepath.Join(xdg.Runtime(), "ssh")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		a.Log().Info("each session has an ssh connection of its own", "error", err)
+		return ""
+	}
+	return dir
 }
 
 func (a *Access) options(loc borgio.Location) borgio.Options {

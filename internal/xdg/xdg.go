@@ -5,6 +5,7 @@ package xdg
 import (
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Cache is for what can be made anew.
@@ -16,10 +17,14 @@ func State() string { return dir("XDG_STATE_HOME", ".local/state") }
 // Config is for settings.
 func Config() string { return dir("XDG_CONFIG_HOME", ".config") }
 
-// Runtime is for sockets and the like, of this user alone.
+// Runtime is for sockets and the like, of this user alone: not where sudo left the
+// directory of another.
 func Runtime() string {
-	if base := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(base) {
-		return filepath.Join(base, "s4")
+	base := os.Getenv("XDG_RUNTIME_DIR")
+	if info, err := os.Stat(base); err == nil && filepath.IsAbs(base) {
+		if s, ok := info.Sys().(*syscall.Stat_t); ok && int(s.Uid) == os.Geteuid() {
+			return filepath.Join(base, "s4")
+		}
 	}
 	return Cache()
 }
