@@ -20,7 +20,8 @@ type Chart struct {
 	Series []Series
 }
 
-// Series is one line. With a single series its name is not shown.
+// Series is one line. With a single series its name is not shown, nor is that of
+// one without points, whose colour stays free for another picture's.
 type Series struct {
 	Name   string
 	Points []Point
@@ -52,18 +53,18 @@ const style = `<style>
 svg{font-family:system-ui,sans-serif;font-size:12px}
 .page{fill:#fff}.ink{fill:#1f2328}.soft{fill:#59636e}
 .axis{stroke:#59636e;fill:none}.grid{stroke:#d1d9e0;fill:none}
-.line{fill:none;stroke-width:2}.s0{stroke:#0969da}.s1{stroke:#bc4c00}.s2{stroke:#1a7f37}
-.d0{fill:#0969da}.d1{fill:#bc4c00}.d2{fill:#1a7f37}
+.line{fill:none;stroke-width:2}.s0{stroke:#0969da}.s1{stroke:#bc4c00}.s2{stroke:#1a7f37}.s3{stroke:#8250df}.s4{stroke:#9a6700}
+.d0{fill:#0969da}.d1{fill:#bc4c00}.d2{fill:#1a7f37}.d3{fill:#8250df}.d4{fill:#9a6700}
 @media(prefers-color-scheme:dark){
 .page{fill:#0d1117}.ink{fill:#e6edf3}.soft{fill:#9198a1}
 .axis{stroke:#9198a1}.grid{stroke:#30363d}
-.s0{stroke:#58a6ff}.s1{stroke:#f0883e}.s2{stroke:#3fb950}
-.d0{fill:#58a6ff}.d1{fill:#f0883e}.d2{fill:#3fb950}
+.s0{stroke:#58a6ff}.s1{stroke:#f0883e}.s2{stroke:#3fb950}.s3{stroke:#a371f7}.s4{stroke:#d29922}
+.d0{fill:#58a6ff}.d1{fill:#f0883e}.d2{fill:#3fb950}.d3{fill:#a371f7}.d4{fill:#d29922}
 }
 </style>
 `
 
-const colours = 3
+const colours = 5
 
 // Draw writes a picture of charts side by side.
 func Draw(w io.Writer, charts ...Chart) error {
@@ -110,6 +111,9 @@ func (c Chart) draw(b *strings.Builder) error {
 	fmt.Fprintf(b, `<path class="axis" d="M%d %dv%dh%d"/>`+"\n", left, top, innerHeight, innerWidth)
 	legend := left
 	for i, s := range c.Series {
+		if len(s.Points) == 0 {
+			continue
+		}
 		colour := i % colours
 		r := float64(radius)
 		if len(s.Points) > maxRadiusPoints {
