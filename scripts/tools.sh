@@ -11,7 +11,8 @@ tests="borg:borgbackup ssh:openssh-client getfattr:attr mkfs.btrfs:btrfs-progs /
 
 case "${1:-}" in
 demo) wanted=$common ;;
-test | bench) wanted="$common $tests" ;;
+test) wanted="$common $tests" ;;
+bench) wanted="$common $tests restic:restic" ;;
 *) echo "usage: tools.sh demo|test|bench" >&2; exit 2 ;;
 esac
 
