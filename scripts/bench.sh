@@ -3,7 +3,7 @@
 # has an environment variable too, for make bench: BENCH_DIR keeps corpus and
 # repositories for the next run, BENCH_FILES, BENCH_SNAPSHOTS, BENCH_BIG (bytes),
 # BENCH_RUNS and BENCH_ONLY make it smaller, BENCH_DOCS=docs puts the results
-# into docs/bench.md and docs/bench/. See -help.
+# into docs/bench.md and docs/bench/, those of the groups that were taken. See -help.
 set -eu
 
 s4=$(realpath "${1:?usage: bench.sh PATH-TO-S4 [FLAGS]}")

@@ -20,6 +20,7 @@ type bench struct {
 	dir       string
 	temporary bool // dir is removed at the end
 	tools     []*tool
+	missing   []*tool  // not installed
 	env       []string // of every command
 	log       io.Writer
 	stamp     stamp
@@ -31,7 +32,7 @@ type bench struct {
 func newBench(o options, log io.Writer) (*bench, error) {
 	b := &bench{options: o, log: log, failed: map[string]string{}}
 	var err error
-	if b.tools, err = findTools(o.S4, o.Tools); err != nil {
+	if b.tools, b.missing, err = findTools(o.S4, o.Tools); err != nil {
 		return nil, err
 	}
 	if o.Dir == "" {

@@ -178,6 +178,55 @@ func TestWanted(t *testing.T) {
 	}
 }
 
+// What makes its own data does not wait for a history to be made.
+func TestNeedsHistory(t *testing.T) {
+	for only, want := range map[string]bool{
+		"": true, "all": true, "push": false, "growth,replicate": false, "push,list": true, "live": true, "index-growth": false,
+	} {
+		o, err := parse([]string{"-only", only}, io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := (&bench{options: o}).needsHistory(); got != want {
+			t.Errorf("-only %q: the history is needed: %v", only, got)
+		}
+	}
+}
+
+func TestGrowthSizes(t *testing.T) {
+	o, err := parse([]string{"-growth", "1000, 20000"}, io.Discard)
+	if err != nil || !slices.Equal(o.Growth, []int{1000, 20000}) {
+		t.Errorf("%v, %v", o.Growth, err)
+	}
+	for _, wrong := range []string{"", "1000,", "many", "0", "-1000"} {
+		if _, err := parse([]string{"-growth", wrong}, io.Discard); err == nil {
+			t.Errorf("-growth %q is taken", wrong)
+		}
+	}
+}
+
+// A peer that is not there is told of, and s4 has to be there.
+func TestFindTools(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	s4 := filepath.Join(t.TempDir(), "s4")
+	if err := os.WriteFile(s4, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	found, missing, err := findTools(s4, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(all []*tool, name string) bool {
+		return slices.ContainsFunc(all, func(t *tool) bool { return t.name == name })
+	}
+	if !has(found, nameS4) || !has(found, namePlain) || !has(missing, nameKopia) || has(found, nameKopia) {
+		t.Errorf("found %d, missing %d", len(found), len(missing))
+	}
+	if _, _, err := findTools(s4+"x", nil); err == nil {
+		t.Error("no error without s4")
+	}
+}
+
 // Each of a group's tools is first as often as the others.
 func TestOrder(t *testing.T) {
 	var tools []*tool

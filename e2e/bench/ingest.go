@@ -177,17 +177,17 @@ func (s *session) millionFile(last *tree) error {
 	return err
 }
 
-// growth: how s4's index grows with files and with snapshots. Its items are
+// indexGrowth: how s4's index grows with files and with snapshots. Its items are
 // made up, so that a million of them need no repository.
-func (s *session) growth() error {
+func (s *session) indexGrowth() error {
 	q := probe.Growth{Dir: filepath.Join(s.dir, "home"), Of: s.Files, Snapshots: 30}
 	for n := 1000; n <= 10*s.Files && n <= 1_000_000; n *= 10 {
 		q.Files = append(q.Files, n)
 	}
-	s.report.Growth = &probe.GrowthAnswer{}
-	_, err := s.probe("growth", q, s.report.Growth)
+	s.report.Index = &probe.GrowthAnswer{}
+	_, err := s.probe("growth", q, s.report.Index)
 	if err != nil {
-		s.report.Growth = nil
+		s.report.Index = nil
 	}
 	return err
 }

@@ -44,6 +44,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -81,6 +82,8 @@ type options struct {
 	Tools   []string // empty for all that are installed
 	Million int      // files of the group of that name
 	Many    int      // snapshots of the group of that name
+	Growth  []int    // files of the trees of the group of that name
+	Writes  int      // files that the light writer of the group replicate writes
 	S4      string   // the program under test
 	Dir     string   // where data is kept for later runs; "" for a temporary one
 	Out     string   // where results.json, results.md and the pictures go
@@ -104,7 +107,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	f.IntVar(&o.Million, "million", 1_000_000, "`number` of files in the group million, which is taken only when asked for")
 	f.IntVar(&o.Many, "many", 300, "`number` of snapshots in the group many, which is taken only when asked for")
 	f.DurationVar(&o.Limit, "limit", 20*time.Minute, "for any single step")
-	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+groupMany+", "+groupReplicate+" and "+groupMillion)
+	only := f.String("only", "", "comma-separated `groups` of: "+strings.Join(groupNames(), ", ")+"; "+allGroups+" stands for all but "+strings.Join(optionalGroups(), ", "))
+	sizes := f.String("growth", "10000,100000,1000000", "comma-separated `numbers` of files in the trees of the group growth, which is taken only when asked for")
+	f.IntVar(&o.Writes, "writes", 100, "`number` of files that the light writer of the group replicate writes, one a second")
 	tools := f.String("tools", "", "comma-separated `names` of: "+strings.Join(report.Tools, ", "))
 	// Each flag has an environment variable, for make bench.
 	var bad error
@@ -128,7 +133,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if o.Tools, err = words(*tools, report.Tools); err != nil {
 		return o, err
 	}
-	if f.NArg() > 0 || o.Runs < 1 || o.Many < 1 {
+	if o.Growth, err = numbers(*sizes); err != nil {
+		return o, fmt.Errorf("growth: %w", err)
+	}
+	if f.NArg() > 0 || o.Runs < 1 || o.Many < 1 || o.Writes < 1 {
 		return o, errors.New("usage: bench [flags]; see -help")
 	}
 	return o, o.Check()
@@ -145,6 +153,22 @@ func words(list string, known []string) ([]string, error) {
 		default:
 			all = append(all, w)
 		}
+	}
+	return all, nil
+}
+
+// numbers splits a comma-separated list of numbers of files.
+func numbers(list string) ([]int, error) {
+	var all []int
+	for _, w := range strings.Split(list, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(w))
+		if err != nil {
+			return nil, err
+		}
+		if n < growthLeast {
+			return nil, fmt.Errorf("%d files are fewer than %d", n, growthLeast)
+		}
+		all = append(all, n)
 	}
 	return all, nil
 }

@@ -20,6 +20,7 @@ type group struct {
 	reads    string   // the kind of repository that is measured, to be in the page cache
 	once     bool     // one sample is enough
 	optional bool     // only when asked for
+	own      bool     // makes its data itself: needs neither history nor big file
 	take     func(*session) error
 }
 
@@ -34,6 +35,7 @@ const (
 	groupMany      = "many"
 	groupReplicate = "replicate"
 	groupPush      = "push"
+	groupGrowth    = "growth"
 )
 
 // allGroups names all that are not optional.
@@ -41,6 +43,7 @@ const allGroups = "all"
 
 func groups() []group {
 	both := []string{nameS4, nameBorg}
+	stores := []string{nameS4, namePlain, nameBorg, nameRestic, nameKopia}
 	all := []string{nameS4, nameBorg, nameRestic, nameKopia}
 	remote := []string{nameS4, nameBorg, nameCat}
 	return []group{
@@ -62,11 +65,12 @@ func groups() []group {
 		{name: "versions", reads: "history", tools: all[:3], take: (*session).versions},
 		{name: "diff", reads: "history", tools: all[:3], take: (*session).diff},
 		{name: "find", reads: "history", tools: []string{nameS4, nameRestic}, take: (*session).findName},
-		{name: "growth", tools: []string{nameS4}, once: true, take: (*session).growth},
-		{name: groupPush, tools: all[:3], take: (*session).push},
-		{name: groupMany, reads: groupMany, tools: both, once: true, optional: true, take: (*session).many},
-		{name: groupReplicate, tools: []string{nameS4}, once: true, optional: true, take: (*session).replicate},
-		{name: groupMillion, tools: both, once: true, optional: true, take: (*session).million},
+		{name: "index-growth", tools: []string{nameS4}, once: true, own: true, take: (*session).indexGrowth},
+		{name: groupPush, tools: append(all, nameCat), own: true, take: (*session).push},
+		{name: groupGrowth, tools: stores, once: true, optional: true, own: true, take: (*session).growth},
+		{name: groupMany, reads: groupMany, tools: both, once: true, optional: true, own: true, take: (*session).many},
+		{name: groupReplicate, tools: []string{nameS4}, once: true, optional: true, own: true, take: (*session).replicate},
+		{name: groupMillion, tools: both, once: true, optional: true, own: true, take: (*session).million},
 	}
 }
 
@@ -76,6 +80,23 @@ func groupNames() []string {
 		all = append(all, g.name)
 	}
 	return all
+}
+
+// optionalGroups are taken only when asked for.
+func optionalGroups() []string {
+	var all []string
+	for _, g := range groups() {
+		if g.optional {
+			all = append(all, g.name)
+		}
+	}
+	return all
+}
+
+// needsHistory tells whether this run takes a group that looks at the history,
+// the corpus or the big file.
+func (b *bench) needsHistory() bool {
+	return slices.ContainsFunc(groups(), func(g group) bool { return !g.own && b.wanted(g.name) })
 }
 
 // wanted reports whether this run takes the group of that name.
@@ -198,7 +219,7 @@ func (b *bench) measure(ctx context.Context, r *report.Report) error {
 		if err == nil {
 			err = g.take(s)
 		}
-		if err != nil && ctx.Err() == nil && t.name != nameS4 && !errors.Is(err, errSkipped) {
+		if err != nil && ctx.Err() == nil && !t.ours() && !errors.Is(err, errSkipped) {
 			// Peers whose mount is just there give an error now and then.
 			// They get a second chance; s4 has to work.
 			b.say("again: %v", err)
@@ -224,7 +245,7 @@ func (b *bench) measure(ctx context.Context, r *report.Report) error {
 			errs = append(errs, fmt.Errorf("%s: %w", key, err))
 		case g.once:
 			over[key] = true
-		case t.name != nameS4 && time.Since(start) > patience && b.Runs > 1:
+		case !t.ours() && time.Since(start) > patience && b.Runs > 1:
 			over[key] = true
 			r.Once = append(r.Once, key)
 		}
@@ -249,8 +270,15 @@ func (b *bench) measure(ctx context.Context, r *report.Report) error {
 // newReport notes what is measured, and with what.
 func (b *bench) newReport(ctx context.Context) *report.Report {
 	t := newTree(b.params)
-	r := report.New(b.params, b.Runs, report.Corpus{Files: len(t.files), Entries: t.entries(), Bytes: t.bytes()})
+	r := report.New(b.params, b.Runs, b.Growth, report.Corpus{Files: len(t.files), Entries: t.entries(), Bytes: t.bytes()})
 	maps.Copy(r.Failed, b.failed)
+	for _, g := range groups() {
+		for _, t := range b.missing {
+			if g.measures(t) {
+				r.Missing[g.name] = append(r.Missing[g.name], t.name)
+			}
+		}
+	}
 	for _, t := range b.tools {
 		if t.dump == nil {
 			continue

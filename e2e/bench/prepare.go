@@ -30,7 +30,7 @@ type stamp struct {
 func (b *bench) stampFile() string { return filepath.Join(b.dir, "stamp.json") }
 
 // data is what prepare makes below the bench's directory.
-var data = []string{"corpus", "big", "repos", "home", "mnt", "fresh", "tiny", "ssh", "live", "replicate", "push"}
+var data = []string{"corpus", "big", "repos", "home", "mnt", "fresh", "tiny", "ssh", "live", "replicate", "push", "growth"}
 
 // takeOver reads the stamp and empties a directory that holds other data. A
 // directory without a stamp that is not empty is somebody else's.
@@ -101,8 +101,11 @@ func (b *bench) writers() []*tool {
 }
 
 // prepare makes corpus, history and big file in every repository that is not
-// there yet.
+// there yet, unless nothing in this run needs them.
 func (b *bench) prepare(ctx context.Context) error {
+	if !b.needsHistory() {
+		return b.prepareExtras(ctx)
+	}
 	writers := b.writers()
 	if len(writers) == 0 {
 		b.say("using the repositories in %s", b.dir)
@@ -163,16 +166,19 @@ func (b *bench) initialise(ctx context.Context, t *tool) error {
 	return nil
 }
 
-// checkSpace refuses to fill the disk.
+// checkSpace refuses to fill the disk with repositories.
 func (b *bench) checkSpace(writers int) error {
+	const perFile = 16 << 10 // the mean and what it takes on disk, with changes
+	return b.room(uint64(1+writers) * (uint64(b.Files)*perFile + uint64(b.Big)))
+}
+
+// room refuses to fill the disk.
+func (b *bench) room(need uint64) error {
 	var s syscall.Statfs_t
 	if err := syscall.Statfs(b.dir, &s); err != nil {
 		return err
 	}
-	have := s.Bavail * uint64(s.Bsize)
-	const perFile = 16 << 10 // the mean and what it takes on disk, with changes
-	need := uint64(1+writers) * (uint64(b.Files)*perFile + uint64(b.Big))
-	if have < need {
+	if have := s.Bavail * uint64(s.Bsize); have < need {
 		return fmt.Errorf("%s has %s of space, and about %s are needed", b.dir, humanize.Bytes(have), humanize.Bytes(need))
 	}
 	return nil

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -16,19 +16,18 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/e2e/bench/probe"
 	"github.com/s4-storage/s4/e2e/bench/proc"
+	"github.com/s4-storage/s4/e2e/bench/sshd"
 )
 
 const (
 	replicateImage = 40 << 30 // bytes, sparse
-	lightWriting   = 30 * time.Second
-	heavyWriting   = 20 * time.Second
+	lightPause     = time.Second
 	heavyPause     = 5 * time.Millisecond
+	heavyWrites    = 4000
 	idleFor        = time.Minute
 	changedFiles   = 10
 	changeRounds   = 7
@@ -38,47 +37,33 @@ const (
 // replicated is a volume on a btrfs of the bench's own, with a remote beside it.
 type replicated struct {
 	*session
-	dir, volume, repo string
-	files             int
+	dir, volume string
+	files       int
 }
 
 // replicate: how far behind a remote is while files are written, what replicate
 // costs while nothing is, and what a small change of a large volume costs.
 func (s *session) replicate() (err error) {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%w: only root may mount", errSkipped)
-	}
 	r := &replicated{session: s, dir: filepath.Join(s.dir, "replicate")}
-	if err := os.RemoveAll(r.dir); err != nil {
-		return err
-	}
 	mnt := filepath.Join(r.dir, "btrfs")
-	if err := os.MkdirAll(mnt, 0o755); err != nil {
+	if err := removeWithLoop(mnt, r.dir); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(r.dir)) }()
-	image := filepath.Join(r.dir, "image")
-	if err := errors.Join(os.WriteFile(image, nil, 0o600), os.Truncate(image, replicateImage)); err != nil {
+	defer func() { err = errors.Join(err, removeWithLoop(mnt, r.dir)) }()
+	if err := s.loopBtrfs(mnt, replicateImage); err != nil {
 		return err
 	}
-	for _, argv := range [][]string{{"mkfs.btrfs", "-q", image}, {"mount", "-o", "loop,noatime", image, mnt}} {
-		if _, _, err := s.output(s.ctx, command{name: argv[0], argv: argv}); err != nil {
-			return fmt.Errorf("%w: %w", errSkipped, err)
-		}
-	}
-	defer func() { err = errors.Join(err, unix.Unmount(mnt, 0)) }()
 	sizes := []int{10_000, 100_000}
 	if s.wanted(groupMillion) {
 		sizes = append(sizes, s.Million)
 	}
 	for i, files := range sizes {
 		r.volume, r.files = filepath.Join(mnt, fmt.Sprint("v", files)), files
-		r.repo = filepath.Join(r.dir, "remote", filepath.Base(r.volume))
 		if err := r.fill(); err != nil {
 			return err
 		}
 		if i == 0 {
-			if err := r.running(); err != nil {
+			if err := errors.Join(r.running(), r.runningFar()); err != nil {
 				return err
 			}
 		}
@@ -91,9 +76,20 @@ func (s *session) replicate() (err error) {
 
 // s4 runs a command in the volume.
 func (r *replicated) s4(args ...string) (spent, error) {
-	_, took, err := r.output(r.ctx, r.tool.command(r.volume, args...))
+	_, took, err := r.output(r.ctx, r.command(args...))
 	return took, err
 }
+
+func (r *replicated) command(args ...string) command {
+	c := r.tool.command(r.volume, args...)
+	if r.server != nil {
+		c.env = r.farEnv()
+	}
+	return c
+}
+
+// place is where a remote keeps its repositories.
+func (r *replicated) place(remote string) string { return filepath.Join(r.dir, remote) }
 
 // fill makes the volume with its files, and pushes it.
 func (r *replicated) fill() error {
@@ -112,7 +108,7 @@ func (r *replicated) fill() error {
 			return err
 		}
 	}
-	for _, args := range [][]string{{"init"}, {"remote", "add", "--encryption", "none", "origin", filepath.Dir(r.repo)}, {"push"}} {
+	for _, args := range [][]string{{"init"}, {"remote", "add", "--encryption", "none", nearRemote, r.place(nearRemote)}, {"push"}} {
 		if _, err := r.s4(args...); err != nil {
 			return err
 		}
@@ -156,7 +152,7 @@ func (r *replicated) change() error {
 		if err := errors.Join(btrfsvol.Delete(old), os.Rename(fresh, old)); err != nil {
 			return err
 		}
-		spent, err := r.s4("push")
+		spent, err := r.s4("push", nearRemote)
 		if err != nil {
 			return err
 		}
@@ -168,33 +164,71 @@ func (r *replicated) change() error {
 	return btrfsvol.Delete(old)
 }
 
+// A volume's remotes: a directory beside it, and one that is reached through ssh.
+const (
+	nearRemote = "origin"
+	farRemote  = "far"
+)
+
 // running measures a replicate that runs.
-func (r *replicated) running() (err error) {
-	cmd := exec.CommandContext(r.ctx, r.tool.program, "replicate", "--json")
-	cmd.Dir, cmd.Env = r.volume, r.env
+func (r *replicated) running() error {
+	return r.replicating(nearRemote, func(pid int) error {
+		if err := r.behind("replicateLight", nearRemote, r.Writes, lightPause); err != nil {
+			return err
+		}
+		if err := r.behind("replicateHeavy", nearRemote, heavyWrites, heavyPause); err != nil {
+			return err
+		}
+		r.say("replicate: an idle minute")
+		before, err := proc.CPU(pid, proc.OfItself)
+		if err != nil {
+			return err
+		}
+		select {
+		case <-r.ctx.Done():
+			return r.ctx.Err()
+		case <-time.After(idleFor):
+		}
+		after, err := proc.CPU(pid, proc.OfItself)
+		r.samples["replicateIdle"] = 100 * (after - before).Seconds() / idleFor.Seconds()
+		return err
+	})
+}
+
+// runningFar measures one whose remote is reached through ssh.
+func (r *replicated) runningFar() error {
+	if err := r.startServer(); err != nil {
+		return err
+	}
+	url := "ssh://" + sshd.Host + r.place(farRemote)
+	for _, args := range [][]string{{"remote", "add", "--encryption", "none", farRemote, url}, {"push", farRemote}} {
+		if _, err := r.s4(args...); err != nil {
+			return err
+		}
+	}
+	return r.replicating(farRemote, func(int) error {
+		return r.behind("replicateFar", farRemote, r.Writes, lightPause)
+	})
+}
+
+// replicating does something while replicate runs. What that says is shown when
+// it fails.
+func (r *replicated) replicating(remote string, do func(pid int) error) (err error) {
+	c := r.command("replicate", "--json", remote)
+	cmd := exec.CommandContext(r.ctx, c.argv[0], c.argv[1:]...)
+	cmd.Dir, cmd.Env = c.dir, append(slices.Clone(r.env), c.env...)
+	var said strings.Builder
+	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM), cmd.Wait()) }()
-	if err := r.behind("replicateLight", lightWriting, time.Second); err != nil {
-		return err
-	}
-	if err := r.behind("replicateHeavy", heavyWriting, heavyPause); err != nil {
-		return err
-	}
-	r.say("replicate: an idle minute")
-	before, err := proc.CPU(cmd.Process.Pid, proc.OfItself)
-	if err != nil {
-		return err
-	}
-	select {
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	case <-time.After(idleFor):
-	}
-	after, err := proc.CPU(cmd.Process.Pid, proc.OfItself)
-	r.samples["replicateIdle"] = 100 * (after - before).Seconds() / idleFor.Seconds()
-	return err
+	defer func() {
+		err = errors.Join(err, cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
+		if err != nil {
+			err = fmt.Errorf("%w: %s", err, tail(said.String()))
+		}
+	}()
+	return do(cmd.Process.Pid)
 }
 
 // writes are when each of a row of writes began.
@@ -204,44 +238,46 @@ type writes struct {
 	err   error
 }
 
-// behind writes for so long, a file of 4 KB after every pause, and measures how
-// long after each the remote's manifest lists an archive that has it.
-func (r *replicated) behind(key string, during, pause time.Duration) error {
-	r.say("replicate: a file every %v", pause)
-	counter := filepath.Join(r.volume, "counter")
+// behind writes so many files of 4 KB, one after every pause, and measures how
+// long after each the remote's manifest lists an archive that has it. Pauses are
+// between half and one and a half times as long, so that writes do not keep step
+// with a replicate that looks at the volume as regularly.
+func (r *replicated) behind(key, remote string, count int, pause time.Duration) error {
+	r.say("replicate: %d files, one every %v, to %s", count, pause, remote)
+	counter := filepath.Join(r.volume, counterName)
 	if err := os.WriteFile(counter, fmt.Appendf(nil, "%09d\n", 0), 0o644); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(r.ctx)
 	var w writes
 	var writing sync.WaitGroup
-	writing.Go(func() { w.write(ctx, counter, filepath.Join(r.volume, key), during, pause) })
-	lags, err := r.listed(&w, int(during/pause))
+	writing.Go(func() { w.write(ctx, counter, filepath.Join(r.volume, key), count, pause) })
+	lags, err := r.listed(&w, filepath.Join(r.place(remote), filepath.Base(r.volume)), count)
 	cancel()
 	writing.Wait()
 	if err := errors.Join(err, w.err); err != nil {
 		return err
 	}
 	slices.Sort(lags)
-	r.samples[key], r.samples[key+"99"] = probe.Median(lags), lags[len(lags)*99/100]
+	r.samples[key], r.samples[key+"99"] = probe.Median(lags), lags[(len(lags)*99-1)/100]
 	return nil
 }
 
 // write writes one file after the other, and their number into the counter.
-func (w *writes) write(ctx context.Context, counter, dir string, during, pause time.Duration) {
+func (w *writes) write(ctx context.Context, counter, dir string, count int, pause time.Duration) {
 	f, err := os.OpenFile(counter, os.O_WRONLY, 0)
 	if err == nil {
 		defer f.Close()
 		err = os.MkdirAll(dir, 0o755)
 	}
-	tick := time.NewTicker(pause)
-	defer tick.Stop()
 	body := make([]byte, 4096)
-	for i := 0; i < int(during/pause) && err == nil; i++ {
+	due := time.Now()
+	for i := 0; i < count && err == nil; i++ {
+		due = due.Add(pause/2 + rand.N(pause))
 		select {
 		case <-ctx.Done():
 			return
-		case <-tick.C:
+		case <-time.After(time.Until(due)):
 		}
 		w.mu.Lock()
 		w.began = append(w.began, time.Now())
@@ -254,9 +290,10 @@ func (w *writes) write(ctx context.Context, counter, dir string, during, pause t
 	w.err = err
 }
 
-// listed gives how long each of so many writes took to be listed.
-func (r *replicated) listed(w *writes, count int) (lags []float64, err error) {
-	loc, err := borgio.ParseLocation(r.repo)
+// listed gives how long each of so many writes took to be listed in a repository,
+// which is read on this machine wherever replicate sends it to.
+func (r *replicated) listed(w *writes, path string, count int) (lags []float64, err error) {
+	loc, err := borgio.ParseLocation(path)
 	if err != nil {
 		return nil, err
 	}
@@ -274,16 +311,16 @@ func (r *replicated) listed(w *writes, count int) (lags []float64, err error) {
 		if time.Now().After(deadline) {
 			return nil, fmt.Errorf("%d of %d writes came to the remote", len(lags), count)
 		}
-		last := m.Archives[len(m.Archives)-1]
-		if last.ID == newest {
+		last := m.Archives[len(m.Archives)-1].ID
+		if last == newest {
 			continue
 		}
-		newest = last.ID
 		now := time.Now()
-		n, err := r.counted(last.Name)
+		n, err := counted(r.ctx, repo, last)
 		if err != nil {
 			return nil, err
 		}
+		newest = last
 		w.mu.Lock()
 		for i := len(lags); i < min(n, len(w.began)); i++ {
 			lags = append(lags, now.Sub(w.began[i]).Seconds())
@@ -293,17 +330,31 @@ func (r *replicated) listed(w *writes, count int) (lags []float64, err error) {
 	return lags, nil
 }
 
-// counted reads the counter in the btrfs snapshot of which that archive is. It
-// may have none yet.
-func (r *replicated) counted(archive string) (int, error) {
-	name := strings.TrimPrefix(archive, filepath.Base(r.volume)+"-")
-	name = name[:max(0, strings.LastIndexByte(name, '-'))]
-	text, err := os.ReadFile(filepath.Join(r.volume, ".s4/snapshots", name, "counter"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil || len(text) == 0 {
+// counterName is a file that holds how many writes are over. It comes before most
+// in an archive, so that little has to be read to find it.
+const counterName = "counter"
+
+// counted reads the counter in an archive: what it says is durable there. It may
+// have none yet.
+func counted(ctx context.Context, repo *borgio.Repository, id borgio.ID) (int, error) {
+	archive, err := repo.Archive(ctx, id)
+	if err != nil {
 		return 0, err
 	}
-	return strconv.Atoi(strings.TrimSpace(string(text)))
+	for it, err := range repo.Items(ctx, archive) {
+		if err != nil {
+			return 0, err
+		}
+		if it.Path != counterName {
+			continue
+		}
+		text := make([]byte, it.Size)
+		f := repo.OpenFile(it.Chunks)
+		_, err := f.ReadAt(text, 0)
+		if err := errors.Join(err, f.Close()); err != nil && !errors.Is(err, io.EOF) {
+			return 0, err
+		}
+		return strconv.Atoi(strings.TrimSpace(string(text)))
+	}
+	return 0, nil
 }

@@ -150,12 +150,8 @@ func (s *session) streamCommand(c command, key string) error {
 
 // streamRemote is streamBig through ssh to this machine.
 func (s *session) streamRemote(kind, key string) error {
-	if s.server == nil {
-		var err error
-		if s.server, err = sshd.Start(s.ctx, filepath.Join(s.dir, "ssh"), "BORG_BASE_DIR="+filepath.Join(s.dir, "home", "borg")); err != nil {
-			s.server = nil
-			return fmt.Errorf("sshd: %w", err)
-		}
+	if err := s.startServer(); err != nil {
+		return err
 	}
 	var c command
 	if s.tool.name == nameCat {
@@ -167,7 +163,7 @@ func (s *session) streamRemote(kind, key string) error {
 			return err
 		}
 		c = s.tool.command("", args...)
-		c.env = []string{"BORG_RSH=ssh -F " + s.server.Config, "BORG_REMOTE_PATH=" + s.borg().program}
+		c.env = s.farEnv()
 	}
 	before, err := s.server.Spent()
 	if err != nil {
@@ -179,4 +175,22 @@ func (s *session) streamRemote(kind, key string) error {
 	after, err := s.server.Spent()
 	s.samples[key+"Far"] = after - before
 	return err
+}
+
+// startServer sees to it that there is a server on this machine.
+func (s *session) startServer() error {
+	if s.server != nil {
+		return nil
+	}
+	server, err := sshd.Start(s.ctx, filepath.Join(s.dir, "ssh"), "BORG_BASE_DIR="+filepath.Join(s.dir, "home", "borg"))
+	if err != nil {
+		return fmt.Errorf("sshd: %w", err)
+	}
+	s.server = server
+	return nil
+}
+
+// farEnv leads s4 and borg to that server.
+func (s *session) farEnv() []string {
+	return []string{"BORG_RSH=ssh -F " + s.server.Config, "BORG_REMOTE_PATH=" + s.borg().program}
 }

@@ -34,6 +34,7 @@ type tool struct {
 
 const (
 	nameS4     = report.S4
+	namePlain  = report.Plain
 	nameBorg   = report.Borg
 	nameRestic = report.Restic
 	nameKopia  = report.Kopia
@@ -43,11 +44,14 @@ const (
 	nameDisk     = report.Disk
 )
 
-// findTools gives those that are installed, or wanted.
-func findTools(s4 string, wanted []string) ([]*tool, error) {
-	var found []*tool
-	for _, t := range []*tool{toolS4(), toolBorg(), toolRestic(), toolKopia(), toolCat(), toolLoopback(), toolDisk()} {
-		if t.name == nameS4 {
+// ours tells whether it is s4, on whatever it is measured.
+func (t *tool) ours() bool { return t.name == nameS4 || t.name == namePlain }
+
+// findTools gives those that are installed, or wanted, and those that are not
+// installed.
+func findTools(s4 string, wanted []string) (found, missing []*tool, err error) {
+	for _, t := range []*tool{toolS4(), toolPlain(), toolBorg(), toolRestic(), toolKopia(), toolCat(), toolLoopback(), toolDisk()} {
+		if t.ours() {
 			t.program = s4
 		}
 		if len(wanted) > 0 && !slices.Contains(wanted, t.name) {
@@ -61,11 +65,13 @@ func findTools(s4 string, wanted []string) ([]*tool, error) {
 		case err == nil:
 			t.program = path
 			found = append(found, t)
-		case t.name == nameS4 || len(wanted) > 0:
-			return nil, fmt.Errorf("%s: %w", t.name, err)
+		case t.ours() || len(wanted) > 0:
+			return nil, nil, fmt.Errorf("%s: %w", t.name, err)
+		default:
+			missing = append(missing, t)
 		}
 	}
-	return found, nil
+	return found, missing, nil
 }
 
 // repository is where the repository of that kind, such as history or big, is
@@ -91,6 +97,9 @@ func toolS4() *tool {
 		},
 	}
 }
+
+// toolPlain is s4 where a volume is a plain directory. It has no repositories.
+func toolPlain() *tool { return &tool{name: namePlain, program: "s4"} }
 
 // s4Time is a snapshot's directory name, which is a TIME too.
 func s4Time(at time.Time) string { return at.Format("2006-01-02T15-04-05Z") }

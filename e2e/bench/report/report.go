@@ -18,6 +18,7 @@ import (
 // Names of the tools, as columns.
 const (
 	S4     = "s4"
+	Plain  = "plain" // s4 on a plain directory, where another column is on btrfs
 	Borg   = "borg"
 	Restic = "restic"
 	Kopia  = "kopia"
@@ -28,11 +29,11 @@ const (
 )
 
 // Tools are in the order of the columns.
-var Tools = []string{S4, Borg, Restic, Kopia, Cat, Loopback, Disk}
+var Tools = []string{S4, Plain, Borg, Restic, Kopia, Cat, Loopback, Disk}
 
 // result is a measure with its samples and medians by tool.
 type result struct {
-	Table string `json:"table"`
+	Group string `json:"group"`
 	measure
 	Samples map[string][]float64 `json:"samples"`
 	Median  map[string]float64   `json:"median"`
@@ -45,8 +46,10 @@ type Report struct {
 	Seconds    float64             `json:"seconds"` // the measures took
 	Parameters Parameters          `json:"parameters"`
 	Runs       int                 `json:"runs"`
+	Sizes      []int               `json:"sizes"` // of the trees in the group growth, in files
 	Corpus     Corpus              `json:"corpus"`
 	Versions   map[string]string   `json:"versions"`
+	Missing    map[string][]string `json:"missing,omitempty"` // tools that are not installed, by group that would measure them
 	Machine    machine             `json:"machine"`
 	Stored     map[string]int64    `json:"repositoryBytes"` // by file name
 	Results    []result            `json:"results"`
@@ -54,7 +57,7 @@ type Report struct {
 	Failed     map[string]string   `json:"failed,omitempty"`  // why, by group and tool
 	Skipped    map[string]string   `json:"skipped,omitempty"` // so
 	Once       []string            `json:"once,omitempty"`    // groups with tools of which there is one sample
-	Growth     *probe.GrowthAnswer `json:"growth,omitempty"`
+	Index      *probe.GrowthAnswer `json:"indexGrowth,omitempty"`
 	Archives   []probe.Took        `json:"archives,omitempty"` // into the index, one after the other, in the last run
 	Notes      []string            `json:"notes"`
 
@@ -99,10 +102,10 @@ var notes = []string{
 }
 
 // New begins a report: the clock runs from now on.
-func New(p Parameters, runs int, c Corpus) *Report {
+func New(p Parameters, runs int, sizes []int, c Corpus) *Report {
 	return &Report{
-		Started: time.Now().UTC(), Parameters: p, Runs: runs, Corpus: c,
-		Versions: map[string]string{}, Machine: thisMachine(), Stored: map[string]int64{},
+		Started: time.Now().UTC(), Parameters: p, Runs: runs, Sizes: sizes, Corpus: c,
+		Versions: map[string]string{}, Missing: map[string][]string{}, Machine: thisMachine(), Stored: map[string]int64{},
 		Failed: map[string]string{}, Skipped: map[string]string{}, Notes: notes,
 		samples: map[string]map[string][]float64{},
 	}
@@ -145,22 +148,22 @@ func (r *Report) Add(key, tool string, value float64) {
 func (r *Report) Finish() {
 	r.Seconds = time.Since(r.Started).Seconds()
 	r.Machine.LoadAfter = load()
-	for _, t := range tables() {
-		for _, m := range t.rows {
+	for _, b := range blocks(r.Sizes) {
+		for _, m := range b.rows {
 			if samples := r.samples[m.Key]; samples != nil {
-				r.Results = append(r.Results, newResult(t, m, samples))
+				r.Results = append(r.Results, newResult(b, m, samples))
 			}
 		}
 	}
 	r.Targets = r.judge()
 }
 
-func newResult(t table, m measure, samples map[string][]float64) result {
-	res := result{Table: t.title, measure: m, Samples: samples, Median: map[string]float64{}}
+func newResult(b block, m measure, samples map[string][]float64) result {
+	res := result{Group: b.group, measure: m, Samples: samples, Median: map[string]float64{}}
 	for tool, s := range samples {
 		res.Median[tool] = probe.Median(s)
 	}
-	s4, peer := res.Median[S4], res.Median[t.comparedWith()]
+	s4, peer := res.Median[S4], res.Median[b.comparedWith()]
 	if s4 > 0 && peer > 0 {
 		res.Ratio = peer / s4
 		if m.Unit.moreIsBetter() {

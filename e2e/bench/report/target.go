@@ -1,6 +1,9 @@
 package report
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // figure is one tool's median of a measure.
 type figure struct{ key, tool string }
@@ -12,7 +15,8 @@ type target struct {
 	Value float64 `json:"value"`
 	Holds bool    `json:"holds"`
 
-	unit unit
+	unit  unit
+	group string
 }
 
 // goal is a target before it is measured.
@@ -53,6 +57,7 @@ const (
 	streamingMemory = 128 // MiB
 	mountMemory     = 100 // MiB, of a mount's process
 	crawlMemory     = 150 // MiB, after two million entries
+	pushMemory      = 200 // MiB, of a push
 )
 
 func goals() []goal {
@@ -117,18 +122,29 @@ func goals() []goal {
 		quicker("first push, none", "pushFirst", 2.5),
 		quicker("first push, repokey-blake2", "pushSealed", 3),
 		sooner("  to restic", "pushSealed", Restic, 1),
+		sooner("  to kopia", "pushSealed", Kopia, 1),
 		quicker("push of nothing changed, plain directory", "pushSame", 10),
 		within("push of nothing changed, btrfs", "pushSameBtrfs", 0.05, seconds),
+		{title: "  through ssh, to a login alone", of: figure{"pushFarSame", S4}, by: figure{"pushLogin", Cat}, most: 1.2},
 		within("push of 10 files changed, btrfs", "pushTen", 0.3, seconds),
 		within("push of a page in 1 GiB, btrfs", "pushPage", 0.3, seconds),
-		within("memory: first push", "pushFirstPeak", 200, mebi),
-		within("memory: first push of 1 GiB", "pushBigPeak", 200, mebi),
+		within("memory: first push", "pushFirstPeak", pushMemory, mebi),
+		within("memory: first push of 1 GiB", "pushBigPeak", pushMemory, mebi),
+
+		share("10 changed files: of 1,000,000, to 100,000", growTen+"1000000", growTen+"100000", 1.5),
+		within("memory: first push of 1,000,000 files", growFirst+"1000000Peak", pushMemory, mebi),
+		within("  nothing changed", growSame+"1000000Peak", pushMemory, mebi),
+		within("  10 files changed", growTen+"1000000Peak", pushMemory, mebi),
+		{title: "  first push, plain directory", of: figure{growFirst + "1000000Peak", Plain}, most: pushMemory, unit: mebi},
+		{title: "  nothing changed, plain directory", of: figure{growSame + "1000000Peak", Plain}, most: pushMemory, unit: mebi},
+		{title: "  10 files changed, plain directory", of: figure{growTen + "1000000Peak", Plain}, most: pushMemory, unit: mebi},
 
 		within("very many snapshots: mount → list", "manyList", 0.1, seconds),
 		quicker("  to borg", "manyList", 5),
 		within("memory, very many snapshots", "manyRss", mountMemory, mebi),
 
 		within("replication, behind: light writer", "replicateLight", 1, seconds),
+		within("replication, behind: light writer, through ssh", "replicateFar", 1, seconds),
 		within("replication, behind: heavy writer", "replicateHeavy", 1, seconds),
 		within("replication, idle", "replicateIdle", 0.5, percent),
 		within("snapshot of 100,000 files", "change100000Snapshot", 0.05, seconds),
@@ -159,7 +175,7 @@ func (r *Report) judge() (all []target) {
 		if !ok {
 			continue
 		}
-		t := target{Title: g.title, Value: value, unit: g.unit, Holds: value >= g.least}
+		t := target{Title: g.title, Value: value, unit: g.unit, group: r.groupOf(g.of), Holds: value >= g.least}
 		t.Bound = "at least " + bound(g.least, g.unit)
 		if g.most > 0 {
 			t.Bound, t.Holds = "at most "+bound(g.most, g.unit), value <= g.most
@@ -167,6 +183,12 @@ func (r *Report) judge() (all []target) {
 		all = append(all, t)
 	}
 	return all
+}
+
+// groupOf tells which group has measured a figure.
+func (r *Report) groupOf(f figure) string {
+	i := slices.IndexFunc(r.Results, func(res result) bool { return res.Key == f.key })
+	return r.Results[i].Group
 }
 
 // bound writes a limit or a quotient.
