@@ -19,9 +19,12 @@ type CreateOptions struct {
 // Create makes a repository that has no archive yet, with a new key of a mode:
 // none, authenticated, authenticated-blake2, repokey, repokey-blake2, keyfile or
 // keyfile-blake2. A key file is put where borg looks for it. It gives the
-// repository's id.
+// repository's id. One that was begun and never finished is begun anew.
 //
-// Errors: [fs.ErrExist] where something is already, [ErrNoPassphrase],
+// Killed at any moment, it leaves nothing or a whole repository; in a directory that
+// was there, and at a remote, it may leave one that is [ErrUnfinished].
+//
+// Errors: [ErrLocked] while somebody else makes one there, [fs.ErrExist] where something is already, [ErrNoPassphrase],
 // [ErrUnsupported] for another mode; when remote also [ErrUnreachable] and its
 // kinds.
 func Create(ctx context.Context, loc Location, mode string, opts CreateOptions) (ID, error) {

@@ -7,10 +7,15 @@ import (
 )
 
 // What can go wrong, for [errors.Is]. ErrNoBorg and ErrHostKey are kinds of
-// ErrUnreachable, ErrKeyKind is one of ErrUnsupported.
+// ErrUnreachable, ErrKeyKind is one of ErrUnsupported, ErrUnfinished of
+// ErrNotRepository.
 var (
 	// ErrNotRepository: nothing is there, or something else than a repository.
 	ErrNotRepository = fault.ErrNotRepository
+	// ErrUnfinished: a repository was begun, and whoever made it ended before
+	// anything was committed. [Create] begins anew. It is none that has lost its
+	// manifest, which is ErrIntegrity.
+	ErrUnfinished = fault.ErrUnfinished
 	// ErrUnsupported: made by Attic, Borg 1.0 or 2, or with a feature this
 	// package does not know.
 	ErrUnsupported = fault.ErrUnsupported

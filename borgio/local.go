@@ -46,4 +46,12 @@ func (s localStore) refresh(ctx context.Context) (uint64, error) { return s.repo
 
 func (s localStore) loadKey(context.Context) (string, error) { return s.repo.LoadKey() }
 
+// unfinished is the error for a repository that has no manifest.
+func (s localStore) unfinished(missing error) error {
+	if begun, err := s.repo.Unfinished(); err != nil || !begun {
+		return missing
+	}
+	return ErrUnfinished
+}
+
 func (s localStore) close() error { return s.repo.Close() }

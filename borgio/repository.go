@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"slices"
@@ -100,7 +101,7 @@ type Repository struct {
 // Open opens the repository at loc: its key, and a connection when it is
 // remote. loc.Archive is not looked at.
 //
-// Errors: [ErrNotRepository], [ErrUnsupported], [ErrNoPassphrase],
+// Errors: [ErrNotRepository] and its kind, [ErrUnsupported], [ErrNoPassphrase],
 // [ErrPassphrase], [ErrKeyMissing], [ErrKeyMismatch], [ErrKeyDamaged],
 // [ErrIntegrity]; when remote also [ErrUnreachable] and its kinds, and
 // [ErrLocked].
@@ -130,6 +131,9 @@ func open(ctx context.Context, loc Location, opts Options) (*Repository, error) 
 	}
 	if err == nil {
 		err = r.openKey(ctx, opts.Passphrase)
+		if s, ok := r.store.(localStore); ok && errors.Is(err, fs.ErrNotExist) && errors.Is(err, ErrIntegrity) {
+			err = s.unfinished(err)
+		}
 	}
 	if err != nil {
 		_ = r.Close() // the first error tells more

@@ -12,12 +12,19 @@ import (
 )
 
 // localTarget puts objects into a repository's files.
-type localTarget struct {
-	w   *disk.Writer
-	end func(committed bool) error // nil: nothing is left to do after the transaction
+type localTarget struct{ w *disk.Writer }
+
+// madeTarget is a localTarget whose repository is being made.
+type madeTarget struct {
+	localTarget
+	made *disk.Making
+	pool *buffer.Pool
 }
 
-var _ target = (*localTarget)(nil)
+var (
+	_ target = (*localTarget)(nil)
+	_ target = (*madeTarget)(nil)
+)
 
 // beginLocal begins a transaction on a local repository. A holder of its lock is
 // waited for so long.
@@ -32,7 +39,7 @@ func (r *Repository) beginLocal(ctx context.Context, wait time.Duration) (target
 	if err != nil {
 		return nil, err
 	}
-	return &localTarget{w: w}, nil
+	return &localTarget{w}, nil
 }
 
 // creation says what a new repository is like.
@@ -43,10 +50,12 @@ type creation struct {
 }
 
 // createTarget makes a repository, which has no manifest and no key yet, and begins
-// the first transaction on it. Rolled back, the repository is removed again. Of
+// the first transaction on it; in place of one that was begun and never finished,
+// too. Rolled back, the repository is removed again, unless it was begun by somebody
+// else at a remote. Of
 // opts only what the place needs is looked at; nothing in it may be nil.
 //
-// Errors: [ErrExists], [fs.ErrNotExist] when there is no directory for it to be in,
+// Errors: [ErrExists], [ErrLocked], [fs.ErrNotExist] when there is no directory for it to be in,
 // [fs.ErrPermission], [ErrNoSpace]; when remote [ErrUnreachable] and its kinds.
 func createTarget(ctx context.Context, loc Location, opts Options, c creation) (target, ID, error) {
 	create := createLocal
@@ -63,35 +72,16 @@ func createTarget(ctx context.Context, loc Location, opts Options, c creation) (
 func createLocal(ctx context.Context, loc Location, opts Options, c creation) (target, ID, error) {
 	var id ID
 	_, _ = rand.Read(id[:]) // it never fails
-	own, err := disk.Create(loc.Path, disk.CreateOptions{ID: id, AppendOnly: c.appendOnly, StorageQuota: c.quota, MakeParents: c.makeParents})
+	pool := &buffer.Pool{}
+	made, err := disk.Create(ctx, loc.Path, disk.CreateOptions{
+		ID: id, AppendOnly: c.appendOnly, StorageQuota: c.quota, MakeParents: c.makeParents,
+		Environ: opts.Environ, Logger: opts.Logger,
+	}, pool)
 	if err != nil {
+		pool.Close()
 		return nil, ID{}, err
 	}
-	t, err := beginCreated(ctx, loc.Path, own, opts)
-	if err != nil {
-		return nil, ID{}, errors.Join(err, disk.Remove(loc.Path, own))
-	}
-	return t, id, nil
-}
-
-func beginCreated(ctx context.Context, dir string, own bool, opts Options) (target, error) {
-	pool := &buffer.Pool{}
-	repo, err := disk.Open(ctx, dir, pool, opts.Logger)
-	if err != nil {
-		return nil, err
-	}
-	w, err := repo.Begin(ctx, 0, opts.Environ)
-	if err != nil {
-		return nil, errors.Join(err, repo.Close())
-	}
-	return &localTarget{w, func(committed bool) error {
-		err := repo.Close()
-		pool.Close()
-		if !committed {
-			err = errors.Join(err, disk.Remove(dir, own))
-		}
-		return err
-	}}, nil
+	return &madeTarget{localTarget{made.Writer}, made, pool}, id, nil
 }
 
 func (t *localTarget) has(id ID) (there, known bool) { return t.w.Has(id), true }
@@ -119,22 +109,16 @@ func (t *localTarget) saveKey(_ context.Context, text string) error { return t.w
 
 func (t *localTarget) flush(context.Context) error { return t.w.Flush() }
 
-func (t *localTarget) commit(ctx context.Context) error {
-	err := t.w.Commit(ctx)
-	return errors.Join(err, t.over(err == nil || errors.Is(err, ErrUnknown)))
+func (t *localTarget) commit(ctx context.Context) error { return t.w.Commit(ctx) }
+
+func (t *localTarget) rollback() error { return t.w.Rollback() }
+
+func (t *madeTarget) commit(ctx context.Context) error {
+	defer t.pool.Close()
+	return t.made.Commit(ctx)
 }
 
-func (t *localTarget) rollback() error {
-	err := t.w.Rollback()
-	return errors.Join(err, t.over(false))
-}
-
-// over does what is left to do after the transaction, once.
-func (t *localTarget) over(committed bool) error {
-	end := t.end
-	t.end = nil
-	if end == nil {
-		return nil
-	}
-	return end(committed)
+func (t *madeTarget) rollback() error {
+	defer t.pool.Close()
+	return t.made.Rollback()
 }

@@ -13,7 +13,8 @@ import (
 	"github.com/s4-storage/s4/snapshot"
 )
 
-// reachOrCreate opens the remote's repository, making it on first use.
+// reachOrCreate opens the remote's repository, making it on first use, and anew
+// where that was begun and never finished.
 func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions, result *PushResult) (*repository, error) {
 	repo, err := v.reach(ctx, remote)
 	if err == nil {
@@ -22,12 +23,12 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 	if repo == nil || !errors.Is(err, borgio.ErrNotRepository) {
 		return nil, err
 	}
-	loc := repo.Location
+	loc, begun := repo.Location, errors.Is(err, borgio.ErrUnfinished)
 	if _, known, ok := v.state.at(loc.String(), remote.URL); ok && !o.Force {
 		return nil, hint.With(&awayError{known.URL},
 			"is its disk mounted? To begin a new one in its place: s4 push --force "+remote.Name)
 	}
-	if !loc.IsRemote() {
+	if !loc.IsRemote() && !begun {
 		if names, _ := os.ReadDir(loc.Path); len(names) > 0 {
 			return nil, hint.With(fmt.Errorf("%w: %s is there, is not empty and is not a repository", snapshot.ErrRefused, loc),
 				"move it away or choose another place with: s4 remote set-url "+remote.Name+" URL")
@@ -38,6 +39,9 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 			return nil, err
 		}
 	}
+	if begun {
+		o.Report.note("The repository %s was begun and never finished; nothing is in it", loc)
+	}
 	o.Report.note("Creating repository %s (encryption: %s)", loc, remote.Encryption)
 	if err := v.access.Create(ctx, loc, remote.Encryption); err != nil {
 		return nil, err
@@ -47,7 +51,7 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 	if err != nil {
 		return nil, err
 	}
-	return &repository{Repository: opened, Location: loc}, nil
+	return &repository{Repository: opened, Location: loc, Adopted: repo.Adopted}, nil
 }
 
 // awayError says that a repository which was pushed to is not there. It may have

@@ -151,6 +151,9 @@ func RepositoryPast(ctx context.Context, url string, a *reach.Access) (*Past, bo
 }
 
 func missingRepository(err error, loc borgio.Location) error {
+	if errors.Is(err, borgio.ErrUnfinished) {
+		return hint.With(err, "nothing is in it; the next s4 push to it makes it anew")
+	}
 	if errors.Is(err, borgio.ErrNotRepository) && hint.Of(err) == "" {
 		return hint.With(err, "s4 wants the repository's full URL, such as "+loc.String()+"/NAME")
 	}

@@ -257,8 +257,9 @@ type repository struct {
 }
 
 // reach opens the repository of a remote: PLACE/NAME, or PLACE where that is
-// a repository itself. Where there is none the error wraps
-// borgio.ErrNotRepository and the location tells where one would be made.
+// a repository itself. Where there is none, or one that was begun and never finished,
+// the error wraps borgio.ErrNotRepository and the location tells where one would be
+// made.
 func (v *Volume) reach(ctx context.Context, r Remote) (*repository, error) {
 	place, err := reach.ParseLocation(r.URL)
 	if err != nil {
@@ -274,6 +275,8 @@ func (v *Volume) reach(ctx context.Context, r Remote) (*repository, error) {
 	}
 	if repo, errPlace := v.access.Open(ctx, place); errPlace == nil {
 		return &repository{Repository: repo, Location: place, Adopted: true}, nil
+	} else if errors.Is(errPlace, borgio.ErrUnfinished) {
+		return &repository{Location: place, Adopted: true}, errPlace
 	} else if errors.Is(errPlace, snapshot.ErrUnreachable) || errors.Is(errPlace, snapshot.ErrKey) || ctx.Err() != nil {
 		return nil, errPlace
 	}

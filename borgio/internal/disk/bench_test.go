@@ -13,10 +13,7 @@ import (
 // large makes a repository of n objects.
 func large(b *testing.B, n int) string {
 	dir := filepath.Join(b.TempDir(), "repo")
-	if _, err := Create(dir, CreateOptions{ID: [32]byte{1}}); err != nil {
-		b.Fatal(err)
-	}
-	w := mustBegin(b, dir)
+	w := mustCreate(b, dir)
 	random := rand.NewChaCha8([32]byte{3})
 	data := make([]byte, 20)
 	for range n {
@@ -29,7 +26,9 @@ func large(b *testing.B, n int) string {
 	if err := w.Put(context.Background(), manifest, data); err != nil {
 		b.Fatal(err)
 	}
-	mustCommit(b, w)
+	if err := w.Commit(context.Background()); err != nil {
+		b.Fatal(err)
+	}
 	return dir
 }
 

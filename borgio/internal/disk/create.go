@@ -2,24 +2,30 @@ package disk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/s4-storage/s4/borgio/internal/buffer"
 	"github.com/s4-storage/s4/borgio/internal/fault"
+	"github.com/s4-storage/s4/borgio/internal/lock"
 )
 
 // CreateOptions say what a new repository is like.
 type CreateOptions struct {
 	ID           [32]byte
 	AppendOnly   bool
-	StorageQuota int64 // bytes; 0: none
-	MakeParents  bool  // make the directories above it where they are missing
+	StorageQuota int64                       // bytes; 0: none
+	MakeParents  bool                        // make the directories above it where they are missing
+	Environ      func(string) (string, bool) // for the lock
+	Logger       *slog.Logger
 }
 
 // readme tells that a directory is a repository; Borg too looks for its first words.
@@ -38,107 +44,202 @@ id = %x
 
 `
 
-// Create makes an empty repository, which has no manifest yet, at a path where
-// nothing is or an empty directory. It appears as a whole or not at all; but for an
-// empty directory, which is filled. The directory is its own, or was there before;
-// [Remove] has to know.
-//
-// Errors: [fault.ErrExists] when something is there or it would lie inside another
-// repository; [fs.ErrNotExist] when there is no directory for it to be in.
-func Create(dir string, o CreateOptions) (own bool, err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
-		return false, err
-	}
-	empty, err := checkVacant(dir)
-	switch {
-	case err != nil:
-		return false, err
-	case !empty:
-		return true, createWhole(dir, o)
-	}
-	if err := fill(dir, o); err != nil {
-		return false, errors.Join(err, Remove(dir, false))
-	}
-	return false, nil
+// Making is the first transaction on a new repository. With its commit the
+// repository is there; killed before that, or rolled back, it never was: it is
+// made in a hidden directory beside its place, and moved there after the commit.
+// Only a directory that is there already is filled where it is, since its parent
+// may be closed to its owner, or another file system. What a making that is killed
+// leaves in it is [fault.ErrUnfinished] to [Open], and the next one begins anew.
+type Making struct {
+	*Writer
+	dir  string
+	tmp  string   // where it is made; "": in dir
+	live *os.File // tmp, locked while somebody is at work in it
+	over bool
 }
 
-// createWhole makes a repository beside its place and moves it there.
-func createWhole(dir string, o CreateOptions) error {
-	parent := filepath.Dir(dir)
+// Create begins to make a repository at a path where nothing is, an empty directory,
+// or a repository that was begun and never finished. What is read lies in the pool's
+// buffers.
+//
+// Errors: [fault.ErrExists] when something is there or it would lie inside another
+// repository; [fs.ErrNotExist] when there is no directory for it to be in;
+// [fault.LockedError] when somebody else is making one there.
+func Create(ctx context.Context, dir string, o CreateOptions, pool *buffer.Pool) (*Making, error) {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	there, err := checkVacant(dir)
+	if err != nil {
+		return nil, err
+	}
+	m := &Making{dir: dir}
+	if there {
+		err = m.inPlace(ctx, o, pool)
+	} else {
+		err = m.beside(ctx, o, pool)
+	}
+	if err != nil {
+		return nil, spaceError(err)
+	}
+	return m, nil
+}
+
+// beside begins in a hidden directory.
+func (m *Making) beside(ctx context.Context, o CreateOptions, pool *buffer.Pool) error {
+	parent := filepath.Dir(m.dir)
 	if o.MakeParents {
 		if err := os.MkdirAll(parent, 0o700); err != nil {
 			return err
 		}
 	}
-	tmp, err := os.MkdirTemp(parent, "."+filepath.Base(dir)+".*.tmp")
+	sweep(m.dir, o.Logger)
+	for m.live == nil { // another's sweep may come in between
+		var err error
+		if m.tmp, err = os.MkdirTemp(parent, hiddenName(m.dir, "*")); err != nil {
+			return err
+		}
+		m.live, _ = enter(m.tmp)
+	}
+	err := fill(m.tmp, o)
+	if err == nil {
+		var l *lock.Lock
+		if l, err = lock.Exclusive(ctx, m.tmp, lock.Options{Environ: o.Environ, Logger: o.Logger}); err == nil {
+			err = m.begin(ctx, m.tmp, l, o, pool)
+		}
+	}
+	if err != nil {
+		return errors.Join(err, m.remove())
+	}
+	return nil
+}
+
+// inPlace begins in the directory itself, in place of what is left there.
+func (m *Making) inPlace(ctx context.Context, o CreateOptions, pool *buffer.Pool) error {
+	l, err := claim(ctx, m.dir, o)
 	if err != nil {
 		return err
 	}
-	err = fill(tmp, o)
-	if err == nil {
-		if err = unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, dir, unix.RENAME_NOREPLACE); errors.Is(err, unix.EINVAL) {
-			err = unix.Rename(tmp, dir) // a file system that knows no flags
-		}
-		if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.ENOTEMPTY) {
-			err = fmt.Errorf("%w: %s", fault.ErrExists, dir)
-		}
+	if err = clearOut(m.dir); err == nil {
+		err = fill(m.dir, o)
 	}
 	if err != nil {
-		return errors.Join(spaceError(err), os.RemoveAll(tmp))
+		return errors.Join(err, giveUp(m.dir, l))
 	}
-	return syncDir(parent)
+	if err := m.begin(ctx, m.dir, l, o, pool); err != nil {
+		return errors.Join(err, m.remove())
+	}
+	return nil
+}
+
+// begin begins the transaction under a lock, which it gives back if it fails.
+func (m *Making) begin(ctx context.Context, dir string, l *lock.Lock, o CreateOptions, pool *buffer.Pool) error {
+	repo, err := Open(ctx, dir, pool, o.Logger)
+	if err != nil {
+		return errors.Join(err, l.Release())
+	}
+	if m.Writer, err = repo.begin(ctx, l); err != nil {
+		return errors.Join(err, repo.Close())
+	}
+	return nil
+}
+
+// Commit makes all that was put durable, and the repository appear. Where it fails
+// there is none, unless the error is [fault.ErrUnknown].
+//
+// Errors: those of [Writer.Put], and [fault.ErrExists] when something is there now.
+func (m *Making) Commit(ctx context.Context) error {
+	if m.over {
+		return fault.ErrClosed
+	}
+	if m.out.number == m.first && m.out.file == nil { // nothing was put: nothing is made
+		return m.Rollback()
+	}
+	m.over = true
+	err := m.Writer.Commit(ctx)
+	if err == nil && m.tmp != "" {
+		err = m.move()
+	}
+	if err != nil && !errors.Is(err, fault.ErrUnknown) {
+		return errors.Join(err, m.remove())
+	}
+	return errors.Join(err, m.close())
+}
+
+// Rollback removes all that was made. After Commit it does nothing.
+func (m *Making) Rollback() error {
+	if m.over {
+		return nil
+	}
+	m.over = true
+	return errors.Join(m.Writer.Rollback(), m.remove())
+}
+
+// move puts the repository in its place.
+func (m *Making) move() error {
+	err := unix.Renameat2(unix.AT_FDCWD, m.tmp, unix.AT_FDCWD, m.dir, unix.RENAME_NOREPLACE)
+	if errors.Is(err, unix.EINVAL) { // a file system that knows no flags
+		err = unix.Rename(m.tmp, m.dir)
+	}
+	switch {
+	case errors.Is(err, unix.EEXIST), errors.Is(err, unix.ENOTEMPTY), errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("%w: %s", fault.ErrExists, m.dir)
+	case err != nil:
+		return spaceError(&fs.PathError{Op: "rename", Path: m.tmp, Err: err})
+	}
+	if err := syncDir(filepath.Dir(m.dir)); err != nil {
+		return fmt.Errorf("%w: %w", fault.ErrUnknown, err)
+	}
+	return nil
+}
+
+// remove takes away what was made, and is not committed.
+func (m *Making) remove() (err error) {
+	if m.tmp != "" {
+		err = os.RemoveAll(m.tmp)
+	} else if l, cerr := claim(context.Background(), m.dir, CreateOptions{Environ: os.LookupEnv, Logger: slog.New(slog.DiscardHandler)}); cerr == nil {
+		err = giveUp(m.dir, l)
+	} // else somebody else has it
+	return errors.Join(err, m.close())
+}
+
+func (m *Making) close() (err error) {
+	if m.Writer != nil {
+		err = m.repo.Close()
+	}
+	if m.live != nil {
+		err = errors.Join(err, m.live.Close())
+	}
+	return err
 }
 
 // fill makes a repository of an empty directory. The configuration comes last:
-// without one it is no repository.
+// without one it is no repository. What it is to be is to be seen from the first.
 func fill(dir string, o CreateOptions) error {
-	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+	if err := replaceFile(filepath.Join(dir, "README"), []byte(readme), 0o600); err != nil {
 		return err
 	}
-	if err := writeFile(filepath.Join(dir, "README"), []byte(readme), 0o600); err != nil {
-		return spaceError(err)
+	if err := os.Mkdir(filepath.Join(dir, "data"), 0o700); err != nil {
+		return err
 	}
 	appendOnly := 0
 	if o.AppendOnly {
 		appendOnly = 1
 	}
-	return spaceError(replaceFile(filepath.Join(dir, "config"), fmt.Appendf(nil, configFormat, appendOnly, o.StorageQuota, o.ID), 0o600))
+	return replaceFile(filepath.Join(dir, "config"), fmt.Appendf(nil, configFormat, appendOnly, o.StorageQuota, o.ID), 0o600)
 }
 
-// Remove takes away what [Create] made, and the directory too if it was its own.
-// The configuration goes first.
-func Remove(dir string, whole bool) error {
-	err := os.Remove(filepath.Join(dir, "config"))
-	if errors.Is(err, fs.ErrNotExist) {
-		err = nil
-	}
-	if whole {
-		return errors.Join(err, os.RemoveAll(dir))
-	}
-	entries, rerr := os.ReadDir(dir)
-	err = errors.Join(err, rerr)
-	for _, e := range entries {
-		err = errors.Join(err, os.RemoveAll(filepath.Join(dir, e.Name())))
-	}
-	return err
-}
-
-// checkVacant makes sure that a repository may be made at dir: nothing is there or
-// an empty directory, and none of the directories above is a repository, whose
-// files Borg might take for its own.
-func checkVacant(dir string) (empty bool, err error) {
-	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+// checkVacant makes sure that a repository may be made at dir: nothing is there, or
+// an empty directory, or what a making left there; and none of the directories above
+// is a repository, whose files Borg might take for its own.
+func checkVacant(dir string) (there bool, err error) {
+	left, err := leftIn(dir, false)
 	switch {
+	case err == nil && !left.vacant && !left.begun():
+		return false, fmt.Errorf("%w: %s", fault.ErrExists, dir)
 	case err == nil:
-		_, err = f.Readdirnames(1)
-		f.Close()
-		if err == nil {
-			return false, fmt.Errorf("%w: %s", fault.ErrExists, dir)
-		}
-		if !errors.Is(err, io.EOF) {
-			return false, err
-		}
-		empty = true
+		there = true
 	case errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP):
 		return false, fmt.Errorf("%w: %s", fault.ErrExists, dir)
 	case !errors.Is(err, fs.ErrNotExist):
@@ -150,7 +251,7 @@ func checkVacant(dir string) (empty bool, err error) {
 			return false, fmt.Errorf("%w: %s is a repository", fault.ErrExists, dir)
 		}
 	}
-	return empty, nil
+	return there, nil
 }
 
 // isRepository tells by the README, as Borg does.

@@ -46,6 +46,10 @@
 // until then nothing of it is. Then the index is written, or left stale; see
 // worthIndex. Roll-back removes the segments, the newest first.
 //
+// A new repository is made in a hidden directory, .NAME.NUMBER.tmp beside its place,
+// which is locked by flock(2) meanwhile, and is moved after its first commit. See
+// [Making] for a directory that is there already.
+//
 // # Invariants
 //
 //   - Reading writes nothing, not even a lock. Only a [Writer] writes.

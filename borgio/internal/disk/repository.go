@@ -46,11 +46,14 @@ const maxOpenSegments = 32
 // Open opens the repository in dir. What it gives lies in the pool's buffers, or
 // is mapped from files.
 //
-// Errors: [fault.ErrNotRepository], [fault.ErrUnsupported].
+// Errors: [fault.ErrNotRepository] and its kind, [fault.ErrUnsupported].
 func Open(ctx context.Context, dir string, pool *buffer.Pool, log *slog.Logger) (*Repository, error) {
 	conf, err := readConfig(dir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && !errors.Is(err, fault.ErrNotRepository):
+		if l, err := leftIn(dir, false); err == nil && l.begun() {
+			return nil, fault.ErrUnfinished
+		}
 		return nil, fmt.Errorf("%w: %s", fault.ErrNotRepository, dir)
 	case errors.Is(err, unix.ENOTDIR):
 		return nil, fmt.Errorf("%w: %s is not a directory", fault.ErrNotRepository, dir)

@@ -44,6 +44,11 @@ func (s *Repository) Begin(ctx context.Context, wait time.Duration, environ func
 	if err != nil {
 		return nil, err
 	}
+	return s.begin(ctx, l)
+}
+
+// begin does all of Begin under a lock, which it gives back if it fails.
+func (s *Repository) begin(ctx context.Context, l *lock.Lock) (*Writer, error) {
 	w := &Writer{repo: s, lock: l, ledger: newLedger()}
 	if err := w.open(ctx); err != nil {
 		return nil, errors.Join(err, w.finish())

@@ -774,15 +774,23 @@ func TestCreate(t *testing.T) {
 		{"x/y", false, fs.ErrNotExist},
 	} {
 		dir := filepath.Join(parent, c.path)
-		own, err := Create(dir, CreateOptions{ID: [32]byte{byte(i)}, MakeParents: c.parents})
+		w, err := tryCreate(t, dir, CreateOptions{ID: [32]byte{byte(i)}, MakeParents: c.parents})
 		if !errors.Is(err, c.want) {
 			t.Errorf("%s: %v", c.path, err)
 		}
 		if err != nil {
 			continue
 		}
-		if own != (c.path != "empty") {
-			t.Errorf("%s: own is %v", c.path, own)
+		first, err := mustOpen(t, theirs, quiet).Get(t.Context(), manifest, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Put(t.Context(), manifest, first.Data); err != nil {
+			t.Fatal(err)
+		}
+		first.Release()
+		if err := w.Commit(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 		a, err := readConfig(theirs)
 		if err != nil {
@@ -806,23 +814,13 @@ func TestCreate(t *testing.T) {
 				t.Errorf("%s: %v %v %v", name, y, err, err2)
 			}
 		}
-		first, err := mustOpen(t, theirs, quiet).Get(t.Context(), manifest, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		w := mustBegin(t, dir)
-		if err := w.Put(t.Context(), manifest, first.Data); err != nil {
-			t.Fatal(err)
-		}
-		first.Release()
-		mustCommit(t, w)
 		borg(t, "create", dir+"::a", parent+"/file")
 		if i > 0 {
 			continue
 		}
-		w = mustBegin(t, dir)
-		mustPut(t, w, 0, 2000) // more than the smallest index holds
-		mustCommit(t, w)
+		more := mustBegin(t, dir)
+		mustPut(t, more, 0, 2000) // more than the smallest index holds
+		mustCommit(t, more)
 		borg(t, "create", dir+"::b", parent+"/file")
 		borg(t, "check", "--repository-only", dir)
 	}

@@ -14,6 +14,7 @@ import (
 // The kinds of errors; borgio documents them under the same names.
 var (
 	ErrNotRepository = fmt.Errorf("not a borg repository: %w", fs.ErrNotExist)
+	ErrUnfinished    = error(unfinished{})
 	ErrUnsupported   = errors.New("unsupported repository")
 	ErrNoPassphrase  = errors.New("passphrase needed")
 	ErrPassphrase    = errors.New("wrong passphrase")
@@ -33,6 +34,13 @@ var (
 	ErrLockLost      = errors.New("lock of the repository was broken by somebody else")
 	ErrUnknown       = errors.New("it is not known whether the transaction was committed")
 )
+
+// unfinished is of the kind of ErrNotRepository, whose words would not help.
+type unfinished struct{}
+
+func (unfinished) Error() string { return "a repository that was begun and never finished" }
+
+func (unfinished) Unwrap() error { return ErrNotRepository }
 
 // LockedError tells who holds a repository. It matches [ErrLocked].
 type LockedError struct {

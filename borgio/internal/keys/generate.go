@@ -117,8 +117,9 @@ const maxKeyfileName = 100
 
 // WriteFile puts the text of a key into a new key file, and tells its path: that
 // of BORG_KEY_FILE, else one in borg's keys directory that is named after the
-// repository's host, if any, and path. A file that is there is left alone; where
-// BORG_KEY_FILE names one, the error is [fs.ErrExist].
+// repository's host, if any, and path. A file that is there is left alone, unless it
+// is of a repository with this very id, which was begun and never finished, and has a
+// new key now; where BORG_KEY_FILE names another's, the error is [fs.ErrExist].
 func WriteFile(env Environ, id [32]byte, text, host, path string) (string, error) {
 	text = keyfileMagic + hex.EncodeToString(id[:]) + "\n" + text + "\n"
 	target, fixed := env.get("BORG_KEY_FILE"), true
@@ -131,6 +132,9 @@ func WriteFile(env Environ, id [32]byte, text, host, path string) (string, error
 			return "", fmt.Errorf("write key file: %w", err)
 		}
 		target, fixed = filepath.Join(dir, keyfileName(host, path)), false
+		if before, _, err := findIn(dir, id); err == nil {
+			target = before
+		}
 	}
 	tmp, err := writeTemp(target, text, 0o600)
 	if err != nil {
@@ -140,6 +144,11 @@ func WriteFile(env Environ, id [32]byte, text, host, path string) (string, error
 	name := target
 	for i := 2; ; i++ {
 		err := os.Link(tmp, name) // which replaces nothing
+		if errors.Is(err, fs.ErrExist) {
+			if owner, _, rerr := readKeyfile(name); rerr == nil && owner == id {
+				err = os.Rename(tmp, name)
+			}
+		}
 		if err == nil {
 			return name, syncDir(filepath.Dir(name))
 		}

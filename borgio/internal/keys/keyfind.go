@@ -79,17 +79,24 @@ func FindFile(env Environ, id [32]byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	_, text, err := findIn(dir, id)
+	return text, err
+}
+
+// findIn gives the path of the key file of repository id in a directory, and its text.
+func findIn(dir string, id [32]byte) (path, text string, err error) {
 	var unreadable error
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("look for key files: %w", err)
+		return "", "", fmt.Errorf("look for key files: %w", err)
 	}
 	for _, e := range entries {
 		// What is not a key file is none of our business.
-		owner, text, err := readKeyfile(filepath.Join(dir, e.Name()))
+		name := filepath.Join(dir, e.Name())
+		owner, text, err := readKeyfile(name)
 		switch {
 		case err == nil && owner == id:
-			return text, nil
+			return name, text, nil
 		case errors.Is(err, fs.ErrPermission):
 			unreadable = err
 		}
@@ -98,7 +105,7 @@ func FindFile(env Environ, id [32]byte) (string, error) {
 	if unreadable != nil {
 		err = fmt.Errorf("%w, but there is one that cannot be read: %w", err, unreadable)
 	}
-	return "", err
+	return "", "", err
 }
 
 func readKeyfile(path string) (owner [32]byte, text string, err error) {

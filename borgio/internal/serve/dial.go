@@ -89,7 +89,11 @@ func (s *Client) openGuard(l *look) error {
 		return fmt.Errorf("%w: %s was replaced by another repository", fault.ErrNotRepository, s.name)
 	}
 	return s.within(s.timeout, l.guard, func(ctx context.Context) (err error) {
-		l.manifest, err = readManifest(ctx, l.guard)
+		if l.manifest, err = readManifest(ctx, l.guard); errors.Is(err, ErrNoObject) {
+			if some, lerr := objects(ctx, l.guard, 1); lerr == nil && len(some) == 0 {
+				err = fault.ErrUnfinished
+			}
+		}
 		return err
 	})
 }

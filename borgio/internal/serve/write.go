@@ -71,9 +71,10 @@ func (s *Client) Begin(ctx context.Context, wait time.Duration) (*Writer, error)
 }
 
 // Create makes a repository on the server and begins the first transaction on it.
-// Rolled back, it is removed again.
+// Rolled back, it is removed again. One that is there, and was begun and never
+// finished, is gone on with; that one stays.
 //
-// Errors: [fault.ErrExists], [fs.ErrNotExist] when there is no directory for it to
+// Errors: [fault.ErrExists], [fault.ErrLocked] when somebody else is making one there, [fs.ErrNotExist] when there is no directory for it to
 // be in, [fs.ErrPermission], [fault.ErrUnreachable] and its kinds.
 func Create(ctx context.Context, o Options, co CreateOptions, pool *buffer.Pool) (*Writer, error) {
 	c, err := newClient(o, pool)
@@ -133,6 +134,9 @@ func (s *Client) openWriter(wait time.Duration, create *CreateOptions) (*Writer,
 		w.id, err = openOnServer(ctx, sess, s.path, opening{lock: true, exclusive: true, lockWait: wait, create: create})
 		return err
 	})
+	if errors.Is(err, fault.ErrExists) && create != nil {
+		return s.takeOver(sess, wait, err)
+	}
 	if id := s.ID(); err == nil && create == nil && w.id != id {
 		err = fmt.Errorf("%w: %s was replaced by another repository", fault.ErrNotRepository, s.name)
 	}
@@ -192,7 +196,10 @@ func (w *Writer) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
 func (w *Writer) List(ctx context.Context, fn func(id [32]byte)) error {
 	marker := msgpack.AppendNil(nil)
 	for {
-		n, last, err := w.list(ctx, marker, fn)
+		if w.done {
+			return fault.ErrClosed
+		}
+		n, last, err := list(ctx, w.session, listLimit, marker, fn)
 		if err != nil || n == 0 {
 			return err
 		}
@@ -201,8 +208,8 @@ func (w *Writer) List(ctx context.Context, fn func(id [32]byte)) error {
 }
 
 // list calls fn with the ids after a marker, up to a number of them.
-func (w *Writer) list(ctx context.Context, marker []byte, fn func(id [32]byte)) (n int, last [32]byte, err error) {
-	rep, frame, err := w.call(ctx, "list", arg{"limit", msgpack.AppendInt(nil, listLimit)}, arg{"marker", marker})
+func list(ctx context.Context, sess *session, limit int64, marker []byte, fn func(id [32]byte)) (n int, last [32]byte, err error) {
+	rep, frame, err := sess.call(ctx, "list", arg{"limit", msgpack.AppendInt(nil, limit)}, arg{"marker", marker})
 	if err != nil {
 		return 0, last, err
 	}
