@@ -50,6 +50,7 @@ type Change struct {
 func (r *Root) Compare(ctx context.Context, base Tree, o Options) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		blind := blindness{}
+		standing := standing{root: r, tree: base}
 		for w, err := range r.zip(ctx, o, nil, base) {
 			if err != nil {
 				yield(Change{}, err)
@@ -74,7 +75,12 @@ func (r *Root) Compare(ctx context.Context, base Tree, o Options) iter.Seq2[Chan
 			case w.base == nil:
 				c.Kind = Added
 			default:
-				c.Kind, err = r.differs(w.live, w.base, w.stamp)
+				sure, errBase := standing.sure(ctx, w.live, w.base, w.path)
+				if errBase != nil {
+					yield(Change{}, errBase)
+					return
+				}
+				c.Kind, err = r.differs(w.live, w.base, w.stamp, sure)
 				if c.Kind == "" && o.Strict {
 					c.Kind = strictly(&w)
 				}
@@ -105,8 +111,9 @@ func (b *blindness) at(path string) {
 
 func (b *blindness) covers(path string) bool { return b.set && within(path, b.path) }
 
-// differs tells how l differs from e; "" when it does not.
-func (r *Root) differs(l *Live, e *snapshot.Entry, stamp *Stamp) (Kind, error) {
+// differs tells how l differs from e; "" when it does not. An equal ctime is
+// believed where sure says so.
+func (r *Root) differs(l *Live, e *snapshot.Entry, stamp *Stamp, sure bool) (Kind, error) {
 	if l.Mode&unix.S_IFMT != e.Mode&unix.S_IFMT {
 		return Type, nil
 	}
@@ -121,7 +128,7 @@ func (r *Root) differs(l *Live, e *snapshot.Entry, stamp *Stamp) (Kind, error) {
 	if kind != "" && kind != DirTime {
 		return kind, nil
 	}
-	if e.Ctime != 0 && l.Ctime == e.Ctime {
+	if e.Ctime != 0 && l.Ctime == e.Ctime && sure {
 		return kind, nil
 	}
 	xattrs, err := r.Xattrs(l.Path)
@@ -134,7 +141,7 @@ func (r *Root) differs(l *Live, e *snapshot.Entry, stamp *Stamp) (Kind, error) {
 	switch {
 	case !sameXattrs(xattrs, e.Xattrs) || l.Flags != e.Flags:
 		return Metadata, nil
-	case isRegular(l.Mode) && (e.Ctime != 0 || stamped):
+	case isRegular(l.Mode) && (e.Ctime != 0 || stamped) && (l.Size > 0 || sure):
 		return Touched, nil
 	}
 	return kind, nil

@@ -25,7 +25,9 @@
 // what is unknown is compared by content.
 //
 // Clean: a live path that is known to be a given entry, because its
-// metadata agrees and its ctime or its stamp shows that nothing touched it.
+// metadata agrees and its ctime or its stamp shows that nothing touched it. A
+// ctime that several files share shows nothing where directories may have changed
+// places.
 //
 // Temporary file: ".s4-tmp-" and eight characters of [0-9a-z], in the
 // directory of the file it is going to be. Such names are never part of a tree

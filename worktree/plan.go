@@ -49,6 +49,9 @@ func (r *Root) Plan(ctx context.Context, target Tree, o PlanOptions) (*Plan, err
 		pool:   map[[32]byte]place{},
 		groups: map[uint64][]*member{},
 		inodes: map[inode][]*member{},
+
+		inTarget: standing{root: r, tree: target},
+		inBase:   standing{root: r, tree: o.Base},
 	}
 	if err := p.ancestors(target); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
@@ -79,6 +82,8 @@ type planner struct {
 	above   []*above  // the directories above the current path
 	cleared []string  // directories that make room for another type
 	blocked blindness // what is below a path that is in the way
+
+	inTarget, inBase standing
 
 	pool     map[[32]byte]place
 	oldFiles []oldFile
@@ -134,7 +139,22 @@ func (p *planner) row(w row) error {
 	return nil
 }
 
+// sureness tells of both snapshots what standing.sure does.
+type sureness struct{ target, base bool }
+
 func (p *planner) decide(w row) error {
+	var sure sureness
+	var err error
+	if w.live != nil && w.target != nil {
+		if sure.target, err = p.inTarget.sure(p.ctx, w.live, w.target, w.path); err != nil {
+			return err
+		}
+	}
+	if w.live != nil && w.base != nil {
+		if sure.base, err = p.inBase.sure(p.ctx, w.live, w.base, w.path); err != nil {
+			return err
+		}
+	}
 	switch {
 	case w.target == nil:
 		p.extra(w)
@@ -147,7 +167,7 @@ func (p *planner) decide(w row) error {
 	case w.live.Mode&unix.S_IFMT != w.target.Mode&unix.S_IFMT:
 		p.changeType(w)
 	default:
-		return p.sameType(w)
+		return p.sameType(w, sure)
 	}
 	return nil
 }
@@ -214,11 +234,11 @@ func (p *planner) file(w row, op Op) {
 	}
 }
 
-func (p *planner) sameType(w row) error {
+func (p *planner) sameType(w row, sure sureness) error {
 	if isDir(w.live.Mode) && madeUp(w.target) {
 		return nil
 	}
-	same, err := p.root.differs(w.live, w.target, w.stamp)
+	same, err := p.root.differs(w.live, w.target, w.stamp, sure.target)
 	if err != nil {
 		return err
 	}
@@ -229,7 +249,7 @@ func (p *planner) sameType(w row) error {
 	var meta, content bool // which of them is right already
 	base := Modified
 	if w.base != nil {
-		if base, err = p.root.differs(w.live, w.base, w.stamp); err != nil {
+		if base, err = p.root.differs(w.live, w.base, w.stamp, sure.base); err != nil {
 			return err
 		}
 	}
