@@ -17,7 +17,8 @@
 //     moved along with a directory, so a scan tells of all inodes with several
 //     names; and what btrfs tells is not enough then.
 //   - What cannot be read is left out and reported. In an update the base's item
-//     stays in its place: an older version is better than none.
+//     stays in its place: an older version is better than none. Who makes the next
+//     archive from what btrfs tells has to name such paths to [Retry].
 //   - A file's times are those from before it was read, so that what is written to
 //     it meanwhile shows as a change the next time.
 package archive

@@ -42,6 +42,8 @@ type archiving struct {
 	added   int64           // bytes, by the transactions before tx
 	base    snapshot.Info   // the archive that outline is of
 	outline *borgio.Outline // nil where there is none to build on
+	missed  []string        // what could not be read when the last one was made
+	unread  []string        // what could not be read now
 }
 
 // run makes the archive, and tells in the result what became of it.
@@ -69,6 +71,9 @@ func (a *archiving) run(ctx context.Context) error {
 		Hostname: info.Host, Username: info.User, Cmdline: []string{"s4", "push"}, Time: info.Time,
 	})
 	if err == nil {
+		err = v.keepUnread(a.repo.ID(), slices.Concat(a.missed, a.unread)) // whichever archive will count
+	}
+	if err == nil {
 		err = a.tx.Commit(ctx)
 	}
 	if err != nil {
@@ -82,6 +87,8 @@ func (a *archiving) run(ctx context.Context) error {
 	a.o.Report.progress(Progress{Verb: "pushing", Files: r.Files, TotalFiles: r.Files, Bytes: r.Size, TotalBytes: r.Size, Done: true})
 	if err := v.keepOutline(a.repo.ID(), made.Outline); err != nil {
 		v.log.Warn("the next push will take longer", "error", err)
+	} else if err := v.keepUnread(a.repo.ID(), a.unread); err != nil {
+		v.log.Warn("the next push will read more than it has to", "error", err)
 	}
 	return nil
 }
@@ -192,7 +199,7 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 		if err != nil {
 			return archive.Result{}, err
 		}
-		return m.Update(ctx, a.outline, changed, info)
+		return m.Update(ctx, a.outline, archive.Retry(ctx, root, changed, a.missed, o.Exclude, a.left), info)
 	}
 	if err := a.past.Ensure(ctx, a.base.Num); err != nil {
 		return archive.Result{}, err
@@ -235,9 +242,8 @@ func (a *archiving) left(p string, err error) {
 	case errors.Is(err, archive.ErrChanging):
 		a.o.Report.warn("%s %v", p, err)
 	default:
-		text := fmt.Sprintf("%s: %v", p, reason(err))
-		a.result.Unread = append(a.result.Unread, text)
-		a.o.Report.warn("%s", text)
+		a.unread = append(a.unread, p)
+		a.result.unread(p, err, a.o.Report)
 	}
 }
 

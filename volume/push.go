@@ -124,18 +124,29 @@ func (v *Volume) push(ctx context.Context, o PushOptions) (result *PushResult, e
 		return nil, err
 	}
 
-	view, err := v.view(ctx, o.Message, held, o.Report)
+	missed, err := v.unread(repo.ID())
 	if err != nil {
 		return nil, err
 	}
-	if at, ok, err := v.current(ctx, past, held, view); err != nil {
+	still, again, err := v.tryAgain(ctx, missed)
+	if err != nil {
+		return nil, err
+	}
+	view, err := v.view(ctx, o.Message, held, again, o.Report)
+	if err != nil {
+		return nil, err
+	}
+	if at, ok, err := v.current(ctx, past, held, view, again, still); err != nil {
 		return nil, errors.Join(err, v.drop(view))
 	} else if ok {
 		result.UpToDate, result.Snapshot = true, at
 		known.LastPush, v.state.Base = time.Now().UTC(), markOf(at)
-		return result, errors.Join(v.drop(view), v.state.save(), o.Connection.keep(remote, repo, before))
+		if err := errors.Join(v.drop(view), v.state.save(), o.Connection.keep(remote, repo, before)); err != nil {
+			return result, err
+		}
+		return result, result.stillUnread(still, o.Report)
 	}
-	a := archiving{v: v, past: past, repo: repo, before: before, assumed: assumed, held: held, view: view, o: o, result: result}
+	a := archiving{v: v, past: past, repo: repo, before: before, assumed: assumed, held: held, view: view, o: o, result: result, missed: missed}
 	if a.info = v.newSnapshot(o.Message, held, o.Report); view.Snapshot != nil {
 		a.info = *view.Snapshot
 	}
@@ -195,8 +206,12 @@ func (v *Volume) dropUnsent(ctx context.Context, view *View) error {
 	return v.drop(view)
 }
 
-// current tells whether the remote has all that is in the view, and as what.
-func (v *Volume) current(ctx context.Context, past *Past, held []snapshot.Info, view *View) (snapshot.Info, bool, error) {
+// current tells whether the remote has all that is in the view, and as what; but for
+// what still cannot be read. Again tells that something can be read that it lacks.
+func (v *Volume) current(ctx context.Context, past *Past, held []snapshot.Info, view *View, again bool, still map[string]error) (snapshot.Info, bool, error) {
+	if again {
+		return snapshot.Info{}, false, nil
+	}
 	if view.Snapshot != nil {
 		if s, ok := newest(held, markOf(*view.Snapshot).is); ok {
 			return s, true, nil
@@ -206,7 +221,7 @@ func (v *Volume) current(ctx context.Context, past *Past, held []snapshot.Info, 
 	if !ok || view.Differs {
 		return base, false, nil
 	}
-	changed, err := v.changedSinceBase(ctx, past)
+	changed, err := v.changedSinceBase(ctx, past, still)
 	return base, !changed, err
 }
 

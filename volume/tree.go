@@ -178,14 +178,16 @@ func (v *Volume) changes(ctx context.Context, past *Past, paths ...string) iter.
 
 func isSocket(mode uint32) bool { return mode&unix.S_IFMT == unix.S_IFSOCK }
 
-// changedSinceBase tells whether there is anything to push. A path that
-// cannot be read counts: borg will say what is wrong with it.
-func (v *Volume) changedSinceBase(ctx context.Context, past *Past) (bool, error) {
+// changedSinceBase tells whether there is anything to push. A path that cannot be
+// read counts, for the push to say so, but for those that still cannot be.
+func (v *Volume) changedSinceBase(ctx context.Context, past *Past, still map[string]error) (bool, error) {
 	for c, err := range v.changes(ctx, past) {
 		if err != nil && c.Path == "" {
 			return false, err
 		}
-		return true, nil
+		if still[c.Path] == nil {
+			return true, nil
+		}
 	}
 	return false, nil
 }

@@ -24,10 +24,11 @@ type View struct {
 }
 
 // view gives the consistent view that a push reads. On btrfs that is the newest
-// snapshot if nothing has changed since, or one that is taken now. A plain
-// directory can only be read as it stands; borg then reports files that changed
-// meanwhile. held are the snapshots at the remote, which the view is to come after.
-func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info, report Reporter) (*View, error) {
+// snapshot if nothing has changed since, or one that is taken now, as it is always
+// with anew. A plain directory can only be read as it stands; borg then reports files
+// that changed meanwhile. held are the snapshots at the remote, which the view is to
+// come after.
+func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info, anew bool, report Reporter) (*View, error) {
 	if !v.subvolume {
 		return &View{Root: v.Root}, nil
 	}
@@ -53,7 +54,7 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 	}
 	last, ok := newest(taken, func(snapshot.Info) bool { return true })
 	isBase := v.state.Base.is(last)
-	reusable := ok && (isBase || message == "" && follows(last, held))
+	reusable := ok && !anew && (isBase || message == "" && follows(last, held))
 	if reusable {
 		if same, err := v.untouchedSince(store.Path(last.Handle)); err != nil {
 			return nil, err
