@@ -35,7 +35,9 @@ type Converted struct {
 //
 // Errors: snapshot.ErrRefused where something is mounted in the folder, where a
 // program writes to it meanwhile, or where the original's new name is taken;
-// those of [loop.Create] and [loop.Mount]. After an error everything is as it was.
+// those of [loop.Create] and [loop.Mount]. After an error the folder is where it was;
+// what was written to the copy while that stood in its place lies beside it, as the
+// error tells.
 func Convert(ctx context.Context, dir string, o Options) (*Converted, error) {
 	dir, err := filepath.Abs(dir)
 	if err == nil {
@@ -97,85 +99,6 @@ func convertible(dir string) error {
 	return nil
 }
 
-// inPlace makes a subvolume beside the folder that shares its data, and lets
-// the two change places, which is one step.
-func (c *Converted) inPlace(ctx context.Context, o Options) error {
-	if err := btrfsvol.Create(c.Original); err != nil {
-		return err
-	}
-	err := c.fill(ctx, c.Original, "--reflink=always", o)
-	if err == nil {
-		err = unix.Renameat2(unix.AT_FDCWD, c.Original, unix.AT_FDCWD, c.dir, unix.RENAME_EXCHANGE)
-	}
-	if err != nil {
-		return errors.Join(err, btrfsvol.Delete(c.Original))
-	}
-	if err := c.still(ctx); err != nil {
-		// What was written meanwhile went into the original.
-		back := unix.Renameat2(unix.AT_FDCWD, c.Original, unix.AT_FDCWD, c.dir, unix.RENAME_EXCHANGE)
-		if back == nil {
-			back = btrfsvol.Delete(c.Original)
-		}
-		return errors.Join(err, back)
-	}
-	return nil
-}
-
-// onImage copies the folder onto an image and mounts that in its place.
-func (c *Converted) onImage(ctx context.Context, o Options) (err error) {
-	if o.Size == 0 {
-		size, err := Fit(ctx, c.dir)
-		if err != nil {
-			return err
-		}
-		o.Size = size
-	}
-	r, err := create(ctx, c.dir, o)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, r.remove())
-		}
-	}()
-	if err := r.withTop(ctx, o.Log, func(top string) error {
-		return c.fill(ctx, filepath.Join(top, Subvolume), "--reflink=never", o)
-	}); err != nil {
-		return err
-	}
-	if err := os.Rename(c.dir, c.Original); err != nil {
-		return fmt.Errorf("put the volume in the folder's place: %w", err)
-	}
-	if err := c.mountInPlace(ctx, r, o); err != nil {
-		return errors.Join(err, c.undo(r))
-	}
-	c.Record = r
-	return nil
-}
-
-func (c *Converted) mountInPlace(ctx context.Context, r *Record, o Options) error {
-	if err := os.Mkdir(c.dir, 0o700); err != nil {
-		return err
-	}
-	if err := r.Attach(ctx, o.Log); err != nil {
-		return err
-	}
-	if err := c.still(ctx); err != nil {
-		return err
-	}
-	return r.Save()
-}
-
-// undo puts the folder back where it was.
-func (c *Converted) undo(r *Record) error {
-	err := r.remove()
-	if e := os.Remove(c.dir); e != nil && !errors.Is(e, fs.ErrNotExist) {
-		return errors.Join(err, e)
-	}
-	return errors.Join(err, os.Rename(c.Original, c.dir))
-}
-
 // fill copies the folder into the empty directory to, and compares.
 func (c *Converted) fill(ctx context.Context, to, reflink string, o Options) error {
 	names, err := os.ReadDir(c.dir)
@@ -230,11 +153,6 @@ func Fit(ctx context.Context, dir string) (int64, error) {
 // from, to the last byte. Errors: snapshot.ErrRefused.
 func Compare(ctx context.Context, from, to string, exclude func(path string, dir bool) bool) error {
 	return compare(ctx, from, to, from, worktree.Options{Exclude: exclude}, true)
-}
-
-// still makes sure that nobody wrote to the original until it was replaced.
-func (c *Converted) still(ctx context.Context) error {
-	return compare(ctx, c.Original, c.dir, c.dir, worktree.Options{}, false)
 }
 
 // compare looks for changes of the original, which people know as name.

@@ -16,7 +16,9 @@
 // anything of it is touched. Then the two change places; until its owner says
 // that it may go, the original lies beside the volume under another name. What
 // goes wrong before that leaves everything as it was: no image, no mount, no loop
-// device and no subvolume.
+// device and no subvolume. If the original turns out to have been changed at the last
+// moment the two change places again; what was written to the copy until then is kept
+// beside the folder, and so is the copy while a process has something of it open.
 //
 // The live tree is the subvolume [Subvolume] of the image's file system.
 package image

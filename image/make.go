@@ -24,6 +24,15 @@ type Options struct {
 	Limit int64
 	Note  func(format string, args ...any) // one line of news; may be nil
 	Log   *slog.Logger
+
+	// passed is told where tests come between: "compared", "mounting", "swapped"; may be nil.
+	passed func(step string)
+}
+
+func (o Options) pass(step string) {
+	if o.passed != nil {
+		o.passed(step)
+	}
 }
 
 func (o Options) note(format string, args ...any) {
@@ -66,22 +75,35 @@ func (r *Record) Make(ctx context.Context, size int64, label string, log *slog.L
 // withTop does something with all of the image's file system, mounted for that
 // time where nobody else looks.
 func (r *Record) withTop(ctx context.Context, log *slog.Logger, do func(top string) error) error {
-	top := topOf(r.Image)
-	err := os.Mkdir(top, 0o700)
+	top, done, err := r.mountTop(ctx, log)
+	if err != nil {
+		return err
+	}
+	return errors.Join(do(top), done())
+}
+
+// mountTop mounts all of the image's file system where nobody else looks, until done.
+func (r *Record) mountTop(ctx context.Context, log *slog.Logger) (top string, done func() error, err error) {
+	top = topOf(r.Image)
+	err = os.Mkdir(top, 0o700)
 	if errors.Is(err, fs.ErrExist) { // a killed process has left it
 		if err = loop.Unmount(ctx, top); errors.Is(err, loop.ErrNotMounted) {
 			err = nil
 		}
 	}
 	if err != nil {
-		return err
+		return "", nil, err
 	}
-	defer os.Remove(top) //nolint:errcheck // an empty directory, and hidden
 	if _, err := loop.Mount(ctx, r.Image, top, loop.MountOptions{UUID: r.UUID, Log: log}); err != nil {
-		return err
+		return "", nil, errors.Join(err, os.Remove(top))
 	}
-	err = do(top)
-	return errors.Join(err, loop.Unmount(context.WithoutCancel(ctx), top))
+	return top, func() error {
+		err := loop.Unmount(context.WithoutCancel(ctx), top)
+		if err == nil {
+			err = os.Remove(top)
+		}
+		return err
+	}, nil
 }
 
 // label is what an image's file system is called: people see it in lsblk.
