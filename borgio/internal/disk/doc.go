@@ -1,6 +1,6 @@
 // Package disk reads the files of a local BorgBackup 1.x repository in place,
 // without a lock, while writers may be at work; and it writes transactions, and
-// whole new repositories, as Borg would. It finds objects by id and checks how
+// whole new repositories, and compacts them, as Borg would. It finds objects by id and checks how
 // they are stored; what is in them it does not know.
 //
 // # Words
@@ -50,10 +50,21 @@
 // which is locked by flock(2) meanwhile, and is moved after its first commit. See
 // [Making] for a directory that is there already.
 //
+// # How a repository is compacted
+//
+// Under the exclusive lock, as a transaction of its own: of each segment of which
+// enough could be freed, what is live is copied behind the last commit. Before a new
+// segment would be begun, a COMMIT ends the one that is full, and then the segments
+// from which all was copied are removed, the oldest first; the last COMMIT has a
+// segment for itself. A DELETE is copied, too, while a segment before it still has a
+// PUT of the object: the shadow index knows. Whoever deletes writes the index and
+// the hints, so that it does.
+//
 // # Invariants
 //
 //   - Reading writes nothing, not even a lock. Only a [Writer] writes.
-//   - What was committed is never changed. Whenever a writer dies, the files are
+//   - What was committed is never changed, and only a compaction removes it, after a
+//     copy of what is live of it was committed. Whenever a writer dies, the files are
 //     the last transaction's, or the one's that it was committing.
 //   - A writer that lost its lock writes no new segment and removes none.
 //   - A repository that lost what its index knows, or with a segment damaged that

@@ -30,7 +30,8 @@ func (w *Writer) settle() {
 			w.repo.log.Warn("transaction is not logged", "error", err)
 		}
 	}
-	if !worthIndex(int64(w.indexSize()), w.view.tail+w.out.total, int64(w.view.tails)+w.out.number-w.first) {
+	// What was deleted, and from where, only the hints tell.
+	if w.ledger.deleted == nil && !worthIndex(int64(w.indexSize()), w.view.tail+w.out.total, int64(w.view.tails)+w.out.number-w.first) {
 		return
 	}
 	if err := w.writeIndex(n); err != nil {
@@ -77,7 +78,8 @@ func (w *Writer) writeIndex(n int64) (err error) {
 			}
 		}
 	}()
-	hints, err := w.writeDigested(names[1], 0, w.ledger.pack(), w.ledger.shadow)
+	packed := w.ledger.packed()
+	hints, err := w.writeDigested(names[1], 0, packed[:]...)
 	if err != nil {
 		return err
 	}
@@ -165,7 +167,7 @@ func (w *Writer) buildTable() (t *table, err error) {
 		if old != nil {
 			live, used = old.count()
 		}
-		if old != nil && float64(used+more) < maxLoad*float64(old.buckets) {
+		if old != nil && float64(used+more) < maxLoad*float64(old.buckets) && int(old.buckets) < minLoad*bucketsFor(live+more) {
 			if t, err = newTable(int(old.buckets)); err == nil {
 				copy(t.data, old.data)
 				t.live = live
@@ -188,7 +190,13 @@ func (w *Writer) buildTable() (t *table, err error) {
 			t.set(id, p)
 		}
 	}
-	w.added.each(t.set)
+	w.added.each(func(id [32]byte, p place) {
+		if p.segment == bucketDeleted {
+			t.remove(id)
+		} else {
+			t.set(id, p)
+		}
+	})
 	t.finish()
 	return t, nil
 }

@@ -20,10 +20,11 @@ type ledger struct {
 	segments map[uint32]int64
 	compact  map[uint32]int64
 	quotaUse int64
-	// shadow is the packed map from deleted ids to segments that hold them. Only
-	// who deletes changes it; it is a part of mapped.
-	shadow []byte
-	mapped []byte
+	// shadow is the packed map from deleted ids to segments that hold them, a part
+	// of mapped; deleted is it unpacked, once that was needed.
+	shadow  []byte
+	deleted *shadowIndex
+	mapped  []byte
 }
 
 func newLedger() *ledger {
@@ -43,6 +44,35 @@ func (l *ledger) put(segment uint32, size int64) {
 func (l *ledger) supersede(segment uint32, size int64) {
 	l.segments[segment]--
 	l.compact[segment] += size
+}
+
+// shadows is the shadow index, to be looked into and changed.
+func (l *ledger) shadows() (*shadowIndex, error) {
+	if l.deleted != nil {
+		return l.deleted, nil
+	}
+	s, err := newShadowIndex()
+	if err != nil {
+		return nil, err
+	}
+	if fault := OnFault(func() { err = s.unpack(l.shadow) }); fault != nil {
+		err = fault
+	}
+	if err != nil {
+		s.free()
+		return nil, err
+	}
+	l.deleted = s
+	return s, nil
+}
+
+// noteDeleted notes an object whose PUT in a segment a DELETE was written for.
+func (l *ledger) noteDeleted(id [32]byte, segment uint32) error {
+	s, err := l.shadows()
+	if err != nil {
+		return err
+	}
+	return s.add(id, segment)
 }
 
 // load reads the file of transaction n, which must match its digest.
@@ -66,6 +96,8 @@ func (l *ledger) load(dir string, n int64) error {
 }
 
 func (l *ledger) close() {
+	l.deleted.free()
+	l.deleted = nil
 	if l.mapped != nil {
 		_ = unix.Munmap(l.mapped)
 		l.mapped, l.shadow = nil, nil
@@ -144,7 +176,16 @@ func readCounts(r *msgpack.Reader, into map[uint32]int64) error {
 	return nil
 }
 
-// pack is the reverse of unpack, but for the shadow index, which is to follow.
+// packed is the reverse of unpack, in two pieces.
+func (l *ledger) packed() [2][]byte {
+	shadow := l.shadow
+	if l.deleted != nil {
+		shadow = l.deleted.pack()
+	}
+	return [2][]byte{l.pack(), shadow}
+}
+
+// pack gives all but the shadow index, which is to follow.
 func (l *ledger) pack() []byte {
 	b := msgpack.AppendMap(nil, 5)
 	b = msgpack.AppendInt(msgpack.AppendBytes(b, "version"), 2)

@@ -20,6 +20,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, runMaker(os.Args[2], os.Args[3]))
 		os.Exit(1)
 	}
+	if len(os.Args) == 4 && os.Args[1] == compactUntilKilled {
+		fmt.Fprintln(os.Stderr, runCompactor(os.Args[2], os.Args[3]))
+		os.Exit(1)
+	}
 	code := m.Run()
 	if left := buffer.Outstanding(); left != 0 {
 		fmt.Fprintf(os.Stderr, "%d bytes of buffers were never released\n", left)

@@ -11,6 +11,13 @@ import (
 // maxLoad is up to what part of a table is filled, so that a search is short.
 const maxLoad = 0.85
 
+// minLoad is how many times larger than a new one a table may be that is copied.
+const minLoad = 3
+
+// bucketDeleted, in the place of a segment, says that an object is not there any
+// more: of a table that is laid over another.
+const bucketDeleted = bucketTombstone - 1
+
 // bucketsFor is how many buckets a new table of n entries has: at least as many
 // as Borg's, and room for a third more.
 func bucketsFor(n int) int { return max(1031, n/5*8+1) }

@@ -143,7 +143,7 @@ func openView(ctx context.Context, dir string, perDir int, tx transaction, check
 		}
 		if err == nil {
 			from = tx.index
-		} else if errors.Is(err, fs.ErrNotExist) {
+		} else if errors.Is(err, fs.ErrNotExist) && l == nil {
 			return nil, err // a commit came in between
 		} else {
 			log.Warn("repository index is not usable, reading the segments instead", "index", tx.index, "error", err)
@@ -283,6 +283,9 @@ func (v *view) account(dir string, perDir int, n uint32, e entry) error {
 				return nil
 			}
 			if err != nil {
+				return err
+			}
+			if err := v.ledger.noteDeleted(e.id, old.segment); err != nil {
 				return err
 			}
 		}

@@ -127,7 +127,7 @@ func (w *Writer) find(id [32]byte) (p place, ok bool, err error) {
 		return p, false, fault.ErrClosed
 	}
 	if p, ok := w.added.lookup(id); ok {
-		return p, true, nil
+		return p, p.segment != bucketDeleted, nil
 	}
 	return w.view.lookup(id)
 }
@@ -250,11 +250,53 @@ func (w *Writer) supersede(old place, id [32]byte) error {
 	if id == manifest {
 		return nil
 	}
+	return w.writeDelete(id)
+}
+
+func (w *Writer) writeDelete(id [32]byte) error {
 	p, err := w.write(tagDelete, &id, nil, false)
 	if err == nil {
 		w.ledger.compact[p.segment] += putHeaderSize
 	}
 	return err
+}
+
+// Delete removes an object, and tells how many bytes its PUT takes; they are free
+// after a compaction. After an error but the first the transaction is lost.
+//
+// Errors: [fs.ErrNotExist] when there is no such object, and those of [Writer.Put].
+func (w *Writer) Delete(ctx context.Context, id [32]byte) (size int64, err error) {
+	if w.err == nil {
+		w.err = ctx.Err()
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	old, ok, err := w.find(id)
+	if err == nil && !ok {
+		return 0, fmt.Errorf("delete: no such object: %w", fs.ErrNotExist)
+	}
+	if err == nil {
+		size, err = w.delete(id, old)
+	}
+	w.err = spaceError(err)
+	return size, w.err
+}
+
+func (w *Writer) delete(id [32]byte, old place) (int64, error) {
+	size, err := w.putSize(old, id)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fault.ErrIntegrity) { // no loss any more
+		size, err = putHeaderSize, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	if err := errors.Join(w.ledger.noteDeleted(id, old.segment), w.added.grow()); err != nil {
+		return 0, err
+	}
+	w.ledger.supersede(old.segment, int64(size))
+	w.added.set(id, place{segment: bucketDeleted})
+	return int64(size), w.writeDelete(id)
 }
 
 // write appends an entry to the segments, and makes them known to the ledger.

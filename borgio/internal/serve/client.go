@@ -213,7 +213,7 @@ func (s *Client) heldManifest() []byte {
 // is the caller's. What the server says of the object is a [*RemoteError]; see
 // [ErrNoObject] and [ErrBadObject].
 func (s *Client) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
-	return objectOf(s.call(ctx, "get", getArg(id)))
+	return objectOf(s.call(ctx, "get", idArg(id)))
 }
 
 // objectOf is the object that an answer holds, in the answer's frame.

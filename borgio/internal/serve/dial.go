@@ -244,7 +244,7 @@ func openOnServer(ctx context.Context, sess *session, path string, o opening) (i
 var manifestID [32]byte
 
 func readManifest(ctx context.Context, sess *session) ([]byte, error) {
-	b, err := objectOf(sess.call(ctx, "get", getArg(manifestID)))
+	b, err := objectOf(sess.call(ctx, "get", idArg(manifestID)))
 	if err != nil {
 		return nil, err
 	}
@@ -252,4 +252,4 @@ func readManifest(ctx context.Context, sess *session) ([]byte, error) {
 	return bytes.Clone(b.Data), nil
 }
 
-func getArg(id [32]byte) arg { return arg{"id", msgpack.AppendBytes(nil, id[:])} }
+func idArg(id [32]byte) arg { return arg{"id", msgpack.AppendBytes(nil, id[:])} }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,6 +33,8 @@ type session struct {
 	ctx    context.Context // ends when err is set
 	cancel context.CancelFunc
 	slots  chan struct{} // holds one for each call under way
+
+	patience atomic.Int64 // nanoseconds of silence that a writer's call may take, if that is longer than usual
 
 	sending sync.Mutex // one call at a time goes down stdin
 

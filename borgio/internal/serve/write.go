@@ -21,6 +21,9 @@ const (
 	// writerPatience is how many time limits a writer's server may be silent: it
 	// syncs whole segments, and reads those that its index knows nothing of.
 	writerPatience = 5
+	// compactPatience is how long a server may be silent that compacts: it may have
+	// to copy all it has.
+	compactPatience = 24 * time.Hour
 )
 
 // CreateOptions say what a new repository is like.
@@ -50,8 +53,9 @@ type Writer struct {
 
 // put is a call that the server has not answered yet.
 type put struct {
-	call *pendingCall
-	size int
+	call    *pendingCall
+	size    int
+	deletes bool // what may be gone already
 }
 
 // noted says what the server told of its next free nonce.
@@ -160,7 +164,7 @@ func (s *Client) watchWriter(sess *session) {
 			return
 		case <-tick.C:
 		}
-		if limit := writerPatience * s.timeout; sess.silence() > limit {
+		if limit := max(writerPatience*s.timeout, time.Duration(sess.patience.Load())); sess.silence() > limit {
 			sess.end(fmt.Errorf("%w: no answer for %v", fault.ErrUnreachable, limit))
 			sess.kill()
 		}
@@ -189,7 +193,7 @@ func (w *Writer) do(ctx context.Context, method string, args ...arg) error {
 
 // Get gives an object as it is stored; see [Client.Get].
 func (w *Writer) Get(ctx context.Context, id [32]byte) (*buffer.Buffer, error) {
-	return objectOf(w.call(ctx, "get", getArg(id)))
+	return objectOf(w.call(ctx, "get", idArg(id)))
 }
 
 // List calls fn with each id that the repository holds.
@@ -232,26 +236,45 @@ func list(ctx context.Context, sess *session, limit int64, marker []byte, fn fun
 //
 // Errors: [fault.ErrQuota], [fault.ErrNoSpace], [fault.ErrUnreachable].
 func (w *Writer) Put(ctx context.Context, id [32]byte, data []byte) error {
+	if err := w.makeRoom(ctx, len(data)); err != nil {
+		return err
+	}
+	head := msgpack.AppendRawHeader(make([]byte, 0, 8), len(data))
+	return w.pipeline(ctx, put{size: len(data)}, data, "put", idArg(id), arg{"data", head})
+}
+
+// Delete removes an object, if it is there; otherwise it is like Put.
+func (w *Writer) Delete(ctx context.Context, id [32]byte) error {
+	if err := w.makeRoom(ctx, 0); err != nil {
+		return err
+	}
+	return w.pipeline(ctx, put{deletes: true}, nil, "delete", idArg(id))
+}
+
+// makeRoom waits until a call with so many bytes can be on its way with the others.
+func (w *Writer) makeRoom(ctx context.Context, size int) error {
 	if w.err == nil && w.done {
 		w.err = fault.ErrClosed
 	}
-	for w.err == nil && len(w.puts) > 0 && (len(w.puts) >= InFlight || w.inFlight+len(data) > putBytes || w.puts[0].call.answered()) {
+	for w.err == nil && len(w.puts) > 0 && (len(w.puts) >= InFlight || w.inFlight+size > putBytes || w.puts[0].call.answered()) {
 		w.reap(ctx)
 	}
-	if w.err != nil {
-		return w.err
-	}
+	return w.err
+}
+
+// pipeline sends a call whose answer is looked at later.
+func (w *Writer) pipeline(ctx context.Context, p put, tail []byte, method string, args ...arg) error {
 	w.dirty = true
-	head := msgpack.AppendRawHeader(make([]byte, 0, 8), len(data))
 	// A server that takes nothing more would keep us for ever.
 	stop := context.AfterFunc(ctx, func() { w.session.stdin.Close() })
-	call, err := w.session.send(ctx, data, "put", arg{"id", msgpack.AppendBytes(nil, id[:])}, arg{"data", head})
+	call, err := w.session.send(ctx, tail, method, args...)
 	if !stop() {
 		err = errors.Join(ctx.Err(), err)
 	}
 	if call != nil {
-		w.puts = append(w.puts, put{call, len(data)})
-		w.inFlight += len(data)
+		p.call = call
+		w.puts = append(w.puts, p)
+		w.inFlight += p.size
 	}
 	w.err = err
 	return err
@@ -263,11 +286,13 @@ func (w *Writer) reap(ctx context.Context) {
 	w.puts = w.puts[1:]
 	w.inFlight -= p.size
 	_, frame, err := w.session.answer(ctx, p.call)
-	if err != nil {
+	switch {
+	case err == nil:
+		frame.Release()
+	case p.deletes && errors.Is(err, ErrNoObject): // which changes nothing
+	default:
 		w.err = err
-		return
 	}
-	frame.Release()
 }
 
 // answered reports whether the answer is there.
@@ -350,8 +375,13 @@ func (w *Writer) SaveKey(ctx context.Context, text string) error {
 func (w *Writer) Commit(ctx context.Context) error {
 	err := w.Flush(ctx)
 	if err == nil && w.dirty {
-		err = w.commit(ctx)
+		err = w.commit(ctx, false, 0.1)
 	}
+	return w.committed(err)
+}
+
+// committed ends the session after a commit that went well, or did not.
+func (w *Writer) committed(err error) error {
 	if err != nil {
 		return errors.Join(err, w.Rollback())
 	}
@@ -360,14 +390,39 @@ func (w *Writer) Commit(ctx context.Context) error {
 	return nil
 }
 
-func (w *Writer) commit(ctx context.Context) error {
+// Compact has the server compact segments of which more than that part could be
+// freed; one that only appends does not, and does not tell. It ends the transaction,
+// in which nothing may have been put.
+//
+// Errors: [fault.ErrUnreachable] also where the server was at it when the connection
+// was lost; nothing is lost by that.
+func (w *Writer) Compact(ctx context.Context, threshold float64) error {
+	// A server commits only after something was put: borg, too, has it put back the
+	// manifest that is there.
+	var id [32]byte
+	b, err := w.Get(ctx, id)
+	if err == nil {
+		err = w.Put(ctx, id, b.Data)
+		b.Release()
+	}
+	if err == nil {
+		err = w.Flush(ctx)
+	}
+	if err == nil {
+		w.session.patience.Store(int64(compactPatience))
+		err = w.commit(ctx, true, threshold)
+	}
+	return w.committed(err)
+}
+
+func (w *Writer) commit(ctx context.Context, compact bool, threshold float64) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	err := w.do(ctx, "commit", // servers ignore arguments that they are too old for
 		arg{"save_space", msgpack.AppendBool(nil, false)},
-		arg{"compact", msgpack.AppendBool(nil, false)},
-		arg{"threshold", msgpack.AppendFloat(nil, 0.1)},
+		arg{"compact", msgpack.AppendBool(nil, compact)},
+		arg{"threshold", msgpack.AppendFloat(nil, threshold)},
 		arg{"cleanup_commits", msgpack.AppendBool(nil, false)},
 	)
 	if e, ok := errors.AsType[*RemoteError](err); err == nil || ok && e.beforeCommit() {
