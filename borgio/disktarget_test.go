@@ -139,6 +139,19 @@ func (t *diskTarget) put(_ context.Context, id ID, stored []byte) error {
 	return t.append(0, id[:], stored)
 }
 
+func (t *diskTarget) delete(_ context.Context, id ID) (int64, error) {
+	size, ok := t.ids[id]
+	if !ok {
+		return 0, nil
+	}
+	delete(t.ids, id)
+	return int64(size), t.append(1, id[:], nil)
+}
+
+func (t *diskTarget) compact(context.Context, float64) (int64, error) {
+	return 0, errors.ErrUnsupported
+}
+
 func (t *diskTarget) freeNonce(context.Context) (uint64, bool, error) {
 	b, err := os.ReadFile(filepath.Join(t.dir, "nonce"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -209,6 +222,19 @@ func (r *Repository) beginOnDisk(ctx context.Context, o WriteOptions) (*Transact
 	}
 	t, err := r.begin(ctx, target, comp)
 	return t, target, err
+}
+
+// ObjectsOnDisk lists the objects of a local repository.
+func ObjectsOnDisk(dir string) (map[ID]bool, error) {
+	t, err := newDiskTarget(dir, nil)
+	if err != nil {
+		return nil, err
+	}
+	all := map[ID]bool{}
+	for id := range t.ids {
+		all[id] = true
+	}
+	return all, nil
 }
 
 // CreateOnDisk is Create on this machine.

@@ -28,6 +28,9 @@ type target interface {
 	// of flush, or of commit. After an error the transaction can only be rolled
 	// back. The id should not be there already, unless it is the manifest's.
 	put(ctx context.Context, id ID, stored []byte) error
+	// delete removes an object; one that is not there is no error. size is about how
+	// many bytes that will free, 0 where it is not known. Otherwise it is like put.
+	delete(ctx context.Context, id ID) (size int64, err error)
 	// freeNonce gives the next free counter block as the repository knows it;
 	// not ok: it has noted none.
 	freeNonce(ctx context.Context) (next uint64, ok bool, err error)
@@ -44,6 +47,10 @@ type target interface {
 	// put last. Where it fails nothing was committed, unless the error is
 	// ErrUnknown; it is never tried again.
 	commit(ctx context.Context) error
+	// compact removes segments of which more than that part could be freed, instead
+	// of putting anything, and drops the lock. freed is in bytes, -1 where that is not
+	// known. Where only appending is allowed nothing happens.
+	compact(ctx context.Context, threshold float64) (freed int64, err error)
 	// rollback undoes all that was not committed, and drops the lock; after
 	// commit it does nothing.
 	rollback() error

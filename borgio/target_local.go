@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/s4-storage/s4/borgio/internal/buffer"
@@ -99,6 +100,14 @@ func (t *localTarget) put(ctx context.Context, id ID, stored []byte) error {
 	return t.w.Put(ctx, id, stored)
 }
 
+func (t *localTarget) delete(ctx context.Context, id ID) (int64, error) {
+	size, err := t.w.Delete(ctx, id)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return size, err
+}
+
 func (t *localTarget) freeNonce(context.Context) (uint64, bool, error) { return t.w.FreeNonce() }
 
 func (t *localTarget) reserveNonces(_ context.Context, next, start uint64) error {
@@ -112,6 +121,10 @@ func (t *localTarget) flush(context.Context) error { return t.w.Flush() }
 func (t *localTarget) commit(ctx context.Context) error { return t.w.Commit(ctx) }
 
 func (t *localTarget) rollback() error { return t.w.Rollback() }
+
+func (t *localTarget) compact(ctx context.Context, threshold float64) (int64, error) {
+	return t.w.Compact(ctx, threshold)
+}
 
 func (t *madeTarget) commit(ctx context.Context) error {
 	defer t.pool.Close()

@@ -84,6 +84,10 @@ func (t *remoteTarget) put(ctx context.Context, id ID, stored []byte) error {
 	return err
 }
 
+func (t *remoteTarget) delete(ctx context.Context, id ID) (int64, error) {
+	return 0, t.w.Delete(ctx, id)
+}
+
 func (t *remoteTarget) freeNonce(ctx context.Context) (uint64, bool, error) {
 	return t.w.FreeNonce(ctx)
 }
@@ -101,6 +105,11 @@ func (t *remoteTarget) flush(ctx context.Context) error { return t.w.Flush(ctx) 
 func (t *remoteTarget) commit(ctx context.Context) error {
 	defer t.over()
 	return t.w.Commit(ctx)
+}
+
+func (t *remoteTarget) compact(ctx context.Context, threshold float64) (int64, error) {
+	defer t.over()
+	return -1, t.w.Compact(ctx, threshold)
 }
 
 func (t *remoteTarget) rollback() error {
