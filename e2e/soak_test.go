@@ -87,7 +87,7 @@ func (s *soak) step() {
 	}
 	s.made++
 	theirs := []string{"borg", "create", "-e", ".s4", fmt.Sprintf("%s::borg%d", s.repo, s.made), "."}
-	switch n := s.IntN(12); n {
+	switch n := s.IntN(14); n {
 	case 0, 1, 2, 3, 4:
 		s.did = append(s.did, "push")
 		s.run("s4", "push", "--force")
@@ -101,6 +101,12 @@ func (s *soak) step() {
 		s.did = append(s.did, "prune")
 		s.run("borg", "prune", "--keep-last", strconv.Itoa(1+s.IntN(5)), s.repo)
 		s.run("borg", "compact", "--threshold", "0", s.repo)
+	case 10:
+		s.did = append(s.did, "s4 prune")
+		s.run("s4", "prune", "--keep-last", strconv.Itoa(1+s.IntN(5)))
+	case 11:
+		s.did = append(s.did, "s4 prune killed")
+		s.kill("s4", "prune", "--keep-last", strconv.Itoa(1+s.IntN(5)))
 	default:
 		s.did = append(s.did, "create")
 		s.run(theirs...)

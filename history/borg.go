@@ -194,6 +194,36 @@ func (s *BorgSource) Snapshots(ctx context.Context) ([]snapshot.Info, error) {
 	return kept, nil
 }
 
+// Checkpoints gives the incomplete archives that [BorgSource.Snapshots] hides. One
+// whose metadata is damaged is left out.
+func (s *BorgSource) Checkpoints(ctx context.Context) ([]snapshot.Info, error) {
+	repo, err := s.Repository(ctx)
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := repo.Manifest(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", classify(err))
+	}
+	var infos []snapshot.Info
+	for _, ref := range manifest.Archives {
+		if !borgio.IsCheckpoint(ref.Name) {
+			continue
+		}
+		info, err := s.describe(ctx, repo, ref)
+		if isDamage(err) {
+			continue
+		} else if err != nil {
+			return nil, err
+		}
+		whole := info
+		whole.Name = ref.Name[:strings.LastIndex(ref.Name, ".checkpoint")]
+		info.Series = seriesOf(whole)
+		infos = append(infos, info)
+	}
+	return infos, nil
+}
+
 // remembered describes an archive without reading it. What is in the manifest
 // is taken from there.
 func (s *BorgSource) remembered(ref borgio.ArchiveRef) (snapshot.Info, bool) {

@@ -132,32 +132,47 @@ func (v *Volume) retain(ctx context.Context) ([]snapshot.Info, error) {
 // rules are the retention rules for btrfs snapshots, as configured.
 func (v *Volume) rules() (snapshots.Rules, error) {
 	r := snapshots.Default
-	for _, rule := range []struct {
-		key  string
-		keep *int
-	}{
-		{"last", &r.Last}, {"hourly", &r.Hourly}, {"daily", &r.Daily},
-		{"weekly", &r.Weekly}, {"monthly", &r.Monthly}, {"yearly", &r.Yearly},
-	} {
-		key := "snapshots." + rule.key
-		value, err := GetSetting(v, v.access, key)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
-		case err != nil:
+	for name, keep := range counts(&r) {
+		if err := v.count("snapshots."+name, keep); err != nil {
 			return r, err
-		case value == "all":
-			*rule.keep = -1
-			continue
 		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 0 {
-			return r, hint.With(fmt.Errorf("%w: %s is %q, not a number of snapshots", snapshot.ErrUsage, key, value),
-				"such as: s4 config set "+key+" 7 (0 is none, all is all)")
-		}
-		*rule.keep = n
 	}
 	return r, nil
+}
+
+// counts are the rules that are numbers, by name.
+func counts(r *snapshots.Rules) map[string]*int {
+	return map[string]*int{
+		"last": &r.Last, "hourly": &r.Hourly, "daily": &r.Daily,
+		"weekly": &r.Weekly, "monthly": &r.Monthly, "yearly": &r.Yearly,
+	}
+}
+
+// count reads how many snapshots a setting keeps, where it is set.
+func (v *Volume) count(key string, keep *int) error {
+	value, err := GetSetting(v, v.access, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := parseCount(value)
+	if err != nil {
+		return hint.With(fmt.Errorf("%w: %s is %q, not a number of snapshots", snapshot.ErrUsage, key, value),
+			"such as: s4 config set "+key+" 7 (0 is none, all is all)")
+	}
+	*keep = n
+	return nil
+}
+
+// parseCount reads how many snapshots a rule keeps: a number, or "all", which is -1.
+func parseCount(value string) (int, error) {
+	if value == "all" {
+		return -1, nil
+	}
+	n, err := strconv.ParseUint(value, 10, 31)
+	return int(n), err
 }
 
 // localSource is the volume's btrfs snapshots on the time line.

@@ -46,6 +46,7 @@ type CLI struct {
 	Du        DuCmd        `cmd:"" help:"Show which snapshots and directories added how much."`
 	Diff      DiffCmd      `cmd:"" help:"Show how two moments differ, or a moment and the live files."`
 	Restore   RestoreCmd   `cmd:"" help:"Bring paths back from a snapshot."`
+	Prune     PruneCmd     `cmd:"" help:"Remove old snapshots from a remote by rules."`
 	Mount     MountCmd     `cmd:"" help:"Show live files and history, or any borg repository, as a file system."`
 	Umount    UmountCmd    `cmd:"" help:"End a mount, also one that has lost its process."`
 	Import    ImportCmd    `cmd:"" help:"Make a folder with files a volume on btrfs."`

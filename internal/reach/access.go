@@ -238,7 +238,7 @@ func Explain(err error, loc borgio.Location) error {
 	case errors.Is(err, borgio.ErrKeyKind):
 		return kind(snapshot.ErrKey, "s4 reads what borg 1.1 to 1.4 write; this key is of a later one")
 	case errors.Is(err, borgio.ErrNoSpace), errors.Is(err, borgio.ErrQuota):
-		return hint.With(err, "make room at the remote (borg prune, borg compact) and push again; nothing was lost")
+		return hint.With(err, "make room at the remote (s4 prune) and push again; nothing was lost")
 	case errors.Is(err, borgio.ErrIntegrity):
 		return kind(snapshot.ErrDamaged, "look at the repository with: borg check "+place)
 	case errors.Is(err, fs.ErrPermission):
