@@ -25,6 +25,9 @@ const (
 // look is how often the project is looked at when nothing seems to happen.
 const look = time.Minute
 
+// pruneInterval is how long after pruning a volume's remote is left alone.
+const pruneInterval = 24 * time.Hour
+
 // retryEngine is how long to wait for an engine that does not answer.
 const retryEngine = 5 * time.Second
 
@@ -64,6 +67,10 @@ type outcome struct {
 	result Result
 	held   bool
 	err    error
+
+	pruning  bool // it was tried
+	pruned   Pruned
+	pruneErr error
 }
 
 // New makes an agent, and its directory its own until Close.
@@ -123,8 +130,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	workers.Go(func() { a.watch(ctx, changed) })
 	ended := make(chan outcome)
 	for ctx.Err() == nil {
-		wait := a.step(ctx, func(v Volume) {
-			workers.Go(func() { ended <- a.run(ctx, v) })
+		wait := a.step(ctx, func(v Volume, prune bool) {
+			workers.Go(func() { ended <- a.run(ctx, v, prune) })
 		})
 		timer := time.NewTimer(wait)
 		select {
@@ -154,8 +161,7 @@ func (a *Agent) Once(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("volume %s: %w", v.Name, err))
 			continue
 		}
-		a.begin(v)
-		o := a.run(ctx, v)
+		o := a.run(ctx, v, a.begin(v))
 		a.note(o)
 		if o.err != nil {
 			errs = append(errs, fmt.Errorf("volume %s: %w", v.Name, o.err))
@@ -182,7 +188,7 @@ func (a *Agent) discover(ctx context.Context) (*Plan, error) {
 }
 
 // step starts what is due and can be started, and tells when to look again.
-func (a *Agent) step(ctx context.Context, start func(Volume)) time.Duration {
+func (a *Agent) step(ctx context.Context, start func(v Volume, prune bool)) time.Duration {
 	plan, err := a.discover(ctx)
 	if err != nil {
 		if ctx.Err() == nil {
@@ -206,8 +212,7 @@ func (a *Agent) step(ctx context.Context, start func(Volume)) time.Duration {
 		if len(a.running) >= a.parallel {
 			continue
 		}
-		a.begin(v)
-		start(v)
+		start(v, a.begin(v))
 	}
 	return wait
 }
@@ -229,15 +234,22 @@ func (a *Agent) busy(v Volume) bool {
 
 func (u User) touched() bool { return u.Quiesce != QuiesceNone || u.Dump != DumpNone }
 
-func (a *Agent) begin(v Volume) {
+// begin notes that a backup starts, and tells whether it is time to prune after it.
+func (a *Agent) begin(v Volume) (prune bool) {
 	a.running[v.Name] = v
-	a.state.Volumes[v.Name].begin(time.Now())
+	st := a.state.Volumes[v.Name]
+	st.begin(time.Now())
 	a.save()
+	return !v.Keep.IsZero() && time.Since(st.LastPrune) >= pruneInterval
 }
 
-func (a *Agent) run(ctx context.Context, v Volume) outcome {
+func (a *Agent) run(ctx context.Context, v Volume, prune bool) outcome {
 	o := outcome{volume: v.Name}
 	o.result, o.held, o.err = a.backUp(ctx, v)
+	if prune && o.err == nil && ctx.Err() == nil {
+		o.pruned, o.pruneErr = a.prune(ctx, v)
+		o.pruning = ctx.Err() == nil // else the next one does it
+	}
 	return o
 }
 
@@ -246,6 +258,9 @@ func (a *Agent) note(o outcome) {
 	delete(a.running, o.volume)
 	st := a.state.Volumes[o.volume]
 	st.end(o.volume, o.result, o.held, o.err, time.Now())
+	if o.pruning {
+		st.pruned(o.pruneErr, time.Now())
+	}
 	a.save()
 	p, panicked := errors.AsType[*panicError](o.err)
 	switch {
@@ -255,6 +270,12 @@ func (a *Agent) note(o outcome) {
 		a.log.Error("not backed up", "volume", o.volume, "error", p, "stack", string(p.stack), "next", st.Next)
 	default:
 		a.log.Error("not backed up", "volume", o.volume, "error", st.Error, "hint", hint.Of(o.err), "next", st.Next)
+	}
+	switch {
+	case o.pruning && o.pruneErr != nil:
+		a.log.Error("old snapshots stay", "volume", o.volume, "error", o.pruneErr, "hint", hint.Of(o.pruneErr))
+	case o.pruned.Snapshots > 0:
+		a.log.Info("old snapshots removed", "volume", o.volume, "snapshots", o.pruned.Snapshots, "freed", o.pruned.Freed)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 )
 
 // Backup stores a docker volume at its remote, as the s4 volume of the same
-// name, and keeps there what the volume's Keep says.
+// name.
 type Backup interface {
 	Push(ctx context.Context, volume Volume) (Result, error)
 }
@@ -18,6 +18,18 @@ type Backup interface {
 // as with a remote out of reach. It is asked before any service is held.
 type Prober interface {
 	Probe(ctx context.Context, volume Volume) error
+}
+
+// Pruner is a [Backup] that can remove from the remote what the volume's Keep lets
+// go. It is asked once a day at most, after a good backup, when nothing is held.
+type Pruner interface {
+	Prune(ctx context.Context, volume Volume) (Pruned, error)
+}
+
+// Pruned is what pruning did.
+type Pruned struct {
+	Snapshots int   // that were removed
+	Freed     int64 // bytes, as far as known
 }
 
 // Result is what a push did.
@@ -92,4 +104,18 @@ func (a *Agent) backUp(ctx context.Context, v Volume) (r Result, wasHeld bool, e
 		err = cause
 	}
 	return r, wasHeld, err
+}
+
+// prune has old snapshots of a volume removed.
+func (a *Agent) prune(ctx context.Context, v Volume) (r Pruned, err error) {
+	p, ok := a.backup.(Pruner)
+	if !ok {
+		return r, fmt.Errorf("%s: %w here", LabelKeep, errors.ErrUnsupported)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			err = &panicError{p, debug.Stack()}
+		}
+	}()
+	return p.Prune(ctx, v)
 }

@@ -126,6 +126,9 @@ func (d *doctor) volumes(s Status, maxLag time.Duration) {
 		default:
 			d.say(OK, "backups", "the volume %s: last good %s", name, ago(st.LastGood, now))
 		}
+		if st.PruneError != "" && !st.Gone {
+			d.say(Bad, "keep", "the volume %s: old snapshots stay%s", name, because(st.PruneError))
+		}
 	}
 }
 

@@ -1,7 +1,11 @@
 package dockeragent
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -262,6 +266,75 @@ func TestNext(t *testing.T) {
 	}
 	if a.Next.Equal(b.Next) {
 		t.Error("two volumes are due at the same time")
+	}
+}
+
+// prunes is a backup that also prunes.
+type prunes struct {
+	pushFunc
+	err    error
+	pruned []string
+}
+
+func (p *prunes) Prune(_ context.Context, v Volume) (Pruned, error) {
+	p.pruned = append(p.pruned, v.Name)
+	if p.err == nil && v.Name == "panics" {
+		panic("no")
+	}
+	return Pruned{Snapshots: 1}, p.err
+}
+
+// TestPruneOnceADay: a remote is pruned after a good backup, by whoever asks for it,
+// not again for a day, but soon again where that failed.
+func TestPruneOnceADay(t *testing.T) {
+	refused := errors.New("no")
+	var failing error
+	p := &prunes{pushFunc: func(context.Context, Volume) (Result, error) { return Result{}, failing }}
+	a := &Agent{dir: t.TempDir(), backup: p, maxHold: time.Minute, log: slog.New(slog.DiscardHandler),
+		holder: &holder{journal: &journal{}}, state: &State{Volumes: map[string]*VolumeState{}}, running: map[string]Volume{}}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	backUp := func(name string, keep Keep) *VolumeState {
+		t.Helper()
+		v := Volume{Name: name, Path: dir, Keep: keep, Interval: time.Hour}
+		if a.state.Volumes[name] == nil {
+			a.state.Volumes[name] = &VolumeState{Interval: time.Hour}
+		}
+		p.pruned = nil
+		a.note(a.run(t.Context(), v, a.begin(v)))
+		return a.state.Volumes[name]
+	}
+	some := Keep{Daily: 7}
+	if backUp("all", Keep{}); len(p.pruned) > 0 {
+		t.Error("pruned without rules")
+	}
+	failing = refused
+	if backUp("v", some); len(p.pruned) > 0 {
+		t.Error("pruned after a backup that failed")
+	}
+	failing, p.err = nil, refused
+	if st := backUp("v", some); len(p.pruned) != 1 || st.PruneError != "no" || st.Error != "" || st.LastGood.IsZero() {
+		t.Errorf("pruned %q, and noted %+v", p.pruned, st)
+	}
+	p.err = nil
+	if st := backUp("v", some); len(p.pruned) != 1 || st.PruneError != "" || st.LastPrune.IsZero() {
+		t.Errorf("pruned %q, and noted %+v", p.pruned, st)
+	}
+	if backUp("v", some); len(p.pruned) > 0 {
+		t.Error("pruned twice within a day")
+	}
+	a.state.Volumes["v"].LastPrune = time.Now().Add(-pruneInterval)
+	if backUp("v", some); len(p.pruned) != 1 {
+		t.Error("not pruned after a day")
+	}
+	if st := backUp("panics", some); st.PruneError == "" || st.Error != "" {
+		t.Errorf("after a panic: %+v", st)
+	}
+	a.backup = p.pushFunc
+	if st := backUp("w", some); !strings.Contains(st.PruneError, LabelKeep) {
+		t.Errorf("who cannot prune: %+v", st)
 	}
 }
 

@@ -40,6 +40,9 @@ type VolumeState struct {
 	Empty    bool          `json:"empty"`           // at the last try
 	Gone     bool          `json:"gone"`            // no service mounts it any more, or it is left out now
 	Last     Result        `json:"last"`            // of the last good one
+
+	LastPrune  time.Time `json:"last_prune,omitzero"`
+	PruneError string    `json:"prune_error,omitempty"` // why old snapshots stay; "" when they went
 }
 
 func loadState(dir, project string) (*State, error) {
@@ -95,6 +98,9 @@ func (s *State) follow(p *Plan, now time.Time) {
 			s.Volumes[v.Name] = st
 		}
 		st.Remote, st.Interval = v.Remote, v.Interval
+		if v.Keep.IsZero() {
+			st.PruneError = ""
+		}
 		// The interval may have become shorter, or the clock have been set.
 		if latest := now.Add(v.Interval); st.Next.After(latest) {
 			st.Next = latest
@@ -141,4 +147,13 @@ func (st *VolumeState) end(name string, r Result, held bool, err error, now time
 		wait *= 2
 	}
 	st.Next = now.Add(min(wait, st.Interval))
+}
+
+// pruned notes how pruning ended. Where it failed the next good backup tries again.
+func (st *VolumeState) pruned(err error, now time.Time) {
+	if err != nil {
+		st.PruneError = err.Error()
+		return
+	}
+	st.LastPrune, st.PruneError = now, ""
 }

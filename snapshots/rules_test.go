@@ -71,7 +71,7 @@ func TestRulesDaysAreOfTheZone(t *testing.T) {
 func TestRulesReasons(t *testing.T) {
 	infos := at(t, "01-01 10:00", "01-30 09:00", "02-01 08:00", "02-01 09:00", "02-02 08:00", "02-02 08:10")
 	now := infos[len(infos)-1].Time.Add(time.Hour)
-	got := Rules{Last: 1, Daily: 2, Monthly: -1, Within: 26 * time.Hour}.Reasons(infos, now)
+	got := Rules{Last: 1, Daily: 2, Monthly: -1, Within: 25 * time.Hour}.Reasons(infos, now)
 	want := []string{"", "monthly", "", "within", "within", "last"}
 	if !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)

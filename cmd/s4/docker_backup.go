@@ -2,46 +2,77 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/s4-storage/s4/dockeragent"
 	"github.com/s4-storage/s4/snapshot"
+	"github.com/s4-storage/s4/snapshots"
 	"github.com/s4-storage/s4/volume"
 )
 
 // newDockerBackup is how the agent stores a docker volume: as the s4 volume of
 // the same name in its mountpoint. This is the place to wire in snapshots
-// (call Captured as soon as there is one), Exclude and Keep.
+// (call Captured as soon as there is one) and Exclude.
 func newDockerBackup(a *app) dockeragent.Backup { return &dockerBackup{a} }
 
 type dockerBackup struct{ a *app }
 
-var _ dockeragent.Backup = (*dockerBackup)(nil)
+var (
+	_ dockeragent.Backup = (*dockerBackup)(nil)
+	_ dockeragent.Pruner = (*dockerBackup)(nil)
+)
 
 // dockerRemote is the remote that the agent looks after.
 const dockerRemote = "origin"
 
+// open opens the volume, with its remote where the agent wants it.
+func (b *dockerBackup) open(dv dockeragent.Volume) (*volume.Volume, error) {
+	v, _, err := volume.Init(dv.Path, volume.InitOptions{Name: dv.Name}, b.a.access)
+	if err != nil {
+		return nil, err
+	}
+	if _, err = v.Remote(dockerRemote); err != nil {
+		_, err = v.AddRemote(dockerRemote, dv.Remote, "")
+	} else {
+		err = v.SetRemoteURL(dockerRemote, dv.Remote)
+	}
+	if err != nil {
+		return nil, errors.Join(err, v.Close())
+	}
+	return v, nil
+}
+
 // Push stores the volume.
 func (b *dockerBackup) Push(ctx context.Context, dv dockeragent.Volume) (r dockeragent.Result, err error) {
-	if len(dv.Exclude) > 0 || !dv.Keep.IsZero() {
-		return r, fmt.Errorf("%w: %s and %s are not supported yet", snapshot.ErrUsage, dockeragent.LabelExclude, dockeragent.LabelKeep)
+	if len(dv.Exclude) > 0 {
+		return r, fmt.Errorf("%w: %s is not supported yet for paths inside of a volume", snapshot.ErrUsage, dockeragent.LabelExclude)
 	}
-	v, _, err := volume.Init(dv.Path, volume.InitOptions{Name: dv.Name}, b.a.access)
+	v, err := b.open(dv)
 	if err != nil {
 		return r, err
 	}
 	defer v.Close()
-	if _, err := v.Remote(dockerRemote); err != nil {
-		_, err = v.AddRemote(dockerRemote, dv.Remote, "")
-		if err != nil {
-			return r, err
-		}
-	} else if err := v.SetRemoteURL(dockerRemote, dv.Remote); err != nil {
-		return r, err
-	}
 	p, err := v.Push(ctx, volume.PushOptions{Remote: dockerRemote})
 	if p == nil {
 		return r, err
 	}
 	return dockeragent.Result{Snapshot: p.Snapshot.Name, Files: p.Files, Size: p.Size, Added: p.Added}, err
+}
+
+// Prune removes what the volume's rules let go.
+func (b *dockerBackup) Prune(ctx context.Context, dv dockeragent.Volume) (r dockeragent.Pruned, err error) {
+	v, err := b.open(dv)
+	if err != nil {
+		return r, err
+	}
+	defer v.Close()
+	k := dv.Keep
+	p, err := v.Prune(ctx, volume.PruneOptions{Remote: dockerRemote, Rules: snapshots.Rules{
+		Last: k.Last, Hourly: k.Hourly, Daily: k.Daily, Weekly: k.Weekly, Monthly: k.Monthly, Yearly: k.Yearly, Within: k.Within,
+	}})
+	if p == nil {
+		return r, err
+	}
+	return dockeragent.Pruned{Snapshots: p.Gone(), Freed: max(p.Freed, p.Removed)}, err
 }

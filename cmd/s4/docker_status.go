@@ -108,7 +108,11 @@ func dockerVolumeState(v *dockeragent.VolumeState) string {
 	case v.LastGood.IsZero():
 		return "waiting"
 	}
-	return "ok, " + count(v.Last.Files, "file") + ", " + size(v.Last.Size)
+	text := "ok, " + count(v.Last.Files, "file") + ", " + size(v.Last.Size)
+	if v.PruneError != "" {
+		text += "; old snapshots stay: " + v.PruneError
+	}
+	return text
 }
 
 // DockerDoctorCmd is `s4 docker doctor`.
