@@ -279,6 +279,38 @@ func damage(t testing.TB, repo string, id borgio.ID) {
 	t.Fatal("no such object")
 }
 
+// TestDeleteBesideRenamed: an archive that borg 1.2.4 renamed is not authenticated any
+// more; what it refers to stays all the same.
+func TestDeleteBesideRenamed(t *testing.T) {
+	needBorg(t)
+	repo := filepath.Join(t.TempDir(), "repo")
+	if _, err := borgio.Create(t.Context(), borgio.Location{Path: repo}, "repokey-blake2", borgio.CreateOptions{Options: borgEnv()}); err != nil {
+		t.Fatal(err)
+	}
+	opts := borgEnv()
+	opts.Logger = slog.New(slog.DiscardHandler)
+	r := mustOpen(t, repo, opts)
+	tree := t.TempDir()
+	change(t, tree, 1)
+	want := treeOf(t, tree)
+	for _, name := range []string{"a", "b"} {
+		tx, err := r.Begin(t.Context(), borgio.WriteOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		archiveTree(t, tx, tree, name)
+		mustCommit(t, tx)
+		change(t, tree, 2)
+	}
+	runBorg(t, "/", "rename", repo+"::a", "renamed")
+	if result, err := r.Delete(t.Context(), called("b"), borgio.DeleteOptions{}); err != nil || result.Objects == 0 {
+		t.Fatalf("deleted %+v, %v", result, err)
+	}
+	if got := extracted(t, repo, "renamed"); !maps.Equal(got, want) {
+		t.Error("the other one has suffered")
+	}
+}
+
 // TestDeleteMeanwhile: an archive that comes while others are read, and shares with
 // one that is to go what nobody else has, keeps it; one that is deleted by somebody
 // else meanwhile does not keep what it had.

@@ -19,7 +19,8 @@
 // changes.
 //
 // A transaction adds to a repository: objects, archives, and last the manifest
-// that names them. What it writes to is its target, which holds the repository's
+// that names them; or it deletes archives, and the objects that no remaining archive
+// refers to. What it writes to is its target, which holds the repository's
 // lock. The outline of an archive that was written here tells its sections, so
 // that a further archive takes over those in which nothing changed.
 //
@@ -59,6 +60,8 @@
 //     blocks are reserved, in the repository and on this machine, before use.
 //   - A manifest is written after all that it names, is authenticated, is newer
 //     than the one before, and keeps what this package does not know of that one.
+//   - An object is deleted only when the items of all archives that remain were read,
+//     and none refers to it.
 //   - The same content is cut into the same chunks and has the same ids as with
 //     borg, and is stored once.
 //   - No call waits for a remote without end: see Options.Timeout.
