@@ -316,12 +316,20 @@ func TestDeleteBesideRenamed(t *testing.T) {
 // else meanwhile does not keep what it had.
 func TestDeleteMeanwhile(t *testing.T) {
 	needBorg(t)
-	for _, others := range []bool{false, true} {
-		t.Run(fmt.Sprint("others delete: ", others), func(t *testing.T) { deleteMeanwhile(t, others) })
+	for _, c := range []struct {
+		name         string
+		after, other bool
+	}{{"added after reading", true, false}, {"deleted after reading", true, true}, {"deleted before reading", false, true}} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			deleteMeanwhile(t, c.after, c.other)
+		})
 	}
 }
 
-func deleteMeanwhile(t *testing.T, others bool) {
+// deleteMeanwhile has an archive added, and perhaps another deleted, before or after
+// the archives are read.
+func deleteMeanwhile(t *testing.T, after, others bool) {
 	repo := filepath.Join(t.TempDir(), "repo")
 	if _, err := borgio.Create(t.Context(), borgio.Location{Path: repo}, "repokey", borgio.CreateOptions{Options: borgEnv()}); err != nil {
 		t.Fatal(err)
@@ -343,27 +351,32 @@ func deleteMeanwhile(t *testing.T, others bool) {
 	change(t, tree, 3)
 	add("doomed")
 	want := treeOf(t, tree)
-	rounds := 0
-	choose := func(m *borgio.Manifest) []borgio.ID {
-		if rounds++; rounds == 1 {
-			defer func() { // between the first look and the lock
-				add("same")
-				if !others {
-					return
-				}
-				if _, err := r.Delete(t.Context(), called("mid"), borgio.DeleteOptions{}); err != nil {
-					t.Error(err)
-				}
-			}()
+	done := false
+	meanwhile := func(now bool) {
+		if done || !now {
+			return
 		}
+		done = true
+		if !others {
+			add("same")
+		} else if _, err := r.Delete(t.Context(), called("mid"), borgio.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	}
+	choose := func(m *borgio.Manifest) []borgio.ID {
+		defer meanwhile(!after)
 		return called("doomed")(m)
 	}
-	result, err := r.Delete(t.Context(), choose, borgio.DeleteOptions{})
-	if err != nil || len(result.Archives) != 1 || result.Objects != 1 {
+	result, err := r.Delete(t.Context(), choose, borgio.DeleteOptions{Progress: func(p borgio.DeleteProgress) {
+		meanwhile(after && p.Archives == p.TotalArchives)
+	}})
+	if err != nil || len(result.Archives) != 1 || (result.Objects == 1) == others {
 		t.Fatalf("deleted %+v, %v", result, err)
 	}
-	if got := extracted(t, repo, "same"); !maps.Equal(got, want) {
-		t.Error("what came meanwhile is not whole")
+	if !others {
+		if got := extracted(t, repo, "same"); !maps.Equal(got, want) {
+			t.Error("what came meanwhile is not whole")
+		}
 	}
 	runBorg(t, "/", "check", "--verify-data", repo)
 	// What is there now is what the two archives need, and no more.

@@ -164,10 +164,15 @@ func TestDeleteAndCompact(t *testing.T) {
 }
 
 // TestDeleteIsKept: a DELETE stays as long as a PUT before it does, also where the
-// hints that tell of it were lost.
+// hints that tell of it were lost, and where borg, which then does not know, made new
+// ones.
 func TestDeleteIsKept(t *testing.T) {
-	for _, lost := range []bool{false, true} {
-		t.Run(fmt.Sprint("hints lost: ", lost), func(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		lost     []string
+		replayed bool
+	}{{"known", nil, false}, {"hints lost", []string{"hints.*"}, false}, {"replayed by borg", []string{"hints.*", "index.*"}, true}} {
+		t.Run(c.name, func(t *testing.T) {
 			dir := newRepository(t)
 			borg(t, "config", dir, "max_segment_size", "50K")
 			w := mustBegin(t, dir)
@@ -180,13 +185,16 @@ func TestDeleteIsKept(t *testing.T) {
 			if err := deleteSome(w, 0, 200, func(n int) bool { return n%40 == 0 }); err != nil {
 				t.Fatal(err)
 			}
-			if lost {
-				paths, _ := filepath.Glob(dir + "/hints.*")
+			for _, pattern := range c.lost {
+				paths, _ := filepath.Glob(filepath.Join(dir, pattern))
 				for _, p := range paths {
 					if err := os.Remove(p); err != nil {
 						t.Fatal(err)
 					}
 				}
+			}
+			if c.replayed {
+				borg(t, "list", dir)
 			}
 			if _, err := mustBegin(t, dir).Compact(t.Context(), 0.5); err != nil {
 				t.Fatal(err)
