@@ -3,8 +3,8 @@
 //
 // A key is `section.name` or `section.subsection.name`; section and name are
 // case-insensitive, the subsection is taken as it is (and may hold dots):
-// `volume.name`, `remote.origin.url`. A key has one value. Comments do not
-// survive a change made by s4.
+// `volume.name`, `remote.origin.url`. A key has one value, or is a list of some.
+// Comments do not survive a change made by s4.
 package config
 
 import (
@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode/utf8"
 
 	gitconfig "github.com/go-git/go-git/v5/plumbing/format/config"
 
@@ -93,13 +94,61 @@ func (f *File) Get(key string) (string, bool) {
 	return options.Get(k.name), true
 }
 
+// Values returns all values of key, in the file's order.
+func (f *File) Values(key string) []string {
+	k, err := splitKey(key)
+	if err != nil {
+		return nil
+	}
+	var values []string
+	for _, o := range f.options(k) {
+		if o.IsKey(k.name) {
+			values = append(values, o.Value)
+		}
+	}
+	return values
+}
+
+// SetAll makes values all that key has.
+func (f *File) SetAll(key string, values []string) error {
+	k, err := splitKey(key)
+	if err != nil {
+		return err
+	}
+	for _, value := range values {
+		if err := storable(value); err != nil {
+			return err
+		}
+	}
+	if _, ok := f.Get(key); ok {
+		if err := f.Unset(key); err != nil {
+			return err
+		}
+	}
+	for _, value := range values {
+		f.raw.AddOption(k.section, k.subsection, k.name, value)
+	}
+	return nil
+}
+
 // Set gives key its one value.
 func (f *File) Set(key, value string) error {
 	k, err := splitKey(key)
 	if err != nil {
 		return err
 	}
+	if err := storable(value); err != nil {
+		return err
+	}
 	f.raw.SetOption(k.section, k.subsection, k.name, value)
+	return nil
+}
+
+// storable refuses what could not be read again.
+func storable(value string) error {
+	if !utf8.ValidString(value) || strings.ContainsAny(value, "\x00\r\ufeff") {
+		return fmt.Errorf("a value has to be text in UTF-8: %q", value)
+	}
 	return nil
 }
 

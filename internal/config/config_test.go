@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -121,5 +122,40 @@ func TestBrokenFileIsAnError(t *testing.T) {
 	}
 	if _, err := Load(path); err == nil || !strings.Contains(err.Error(), path) {
 		t.Errorf("a broken file gives %v", err)
+	}
+}
+
+// A list comes back as it was, also where git reads it, and what could not be read
+// again is not taken.
+func TestLists(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "config")
+	f, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	odd := []string{"*.tmp", ` a "b" \* # ; `, "x\ny", "a", "[!a]/", "#", "ä", "-", "\t", "=", "a"}
+	if err := errors.Join(f.Set("push.other", "stays"), f.SetAll("push.exclude", []string{"old", "a"}), f.SetAll("push.exclude", odd), f.Save()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := again.Values("push.exclude"); !slices.Equal(got, odd) {
+		t.Errorf("got %q", got)
+	}
+	if out, err := exec.Command("git", "config", "-f", path, "-z", "--get-all", "push.exclude").Output(); err == nil && string(out) != strings.Join(odd, "\x00")+"\x00" {
+		t.Errorf("git reads %q", out)
+	}
+	if v, _ := again.Get("push.other"); v != "stays" || len(again.Values("push.none")) > 0 {
+		t.Errorf("beside it: %q", v)
+	}
+	if err := again.SetAll("push.exclude", nil); err != nil || len(again.Values("push.exclude")) > 0 {
+		t.Errorf("an empty list: %v", err)
+	}
+	for _, bad := range []string{"\xff", "a\x00", "a\r", "\ufeff"} {
+		if again.Set("a.b", bad) == nil || again.SetAll("a.b", []string{"ok", bad}) == nil {
+			t.Errorf("%q is taken", bad)
+		}
 	}
 }
