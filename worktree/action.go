@@ -93,6 +93,8 @@ type Plan struct {
 	// type that is in the way and may not be removed (these wrap
 	// [snapshot.ErrRefused]). Apply reports them again at its end.
 	Problems []error
+	// Spared counts what the target does not have and PlanOptions.Protect kept.
+	Spared int
 
 	verified  []stamped            // clean under a new name: only stamps are missing
 	leftovers []*Live              // temporary files of a killed run

@@ -59,11 +59,12 @@ type Result struct {
 	Metadata int   `json:"metadata"`
 	Linked   int   `json:"linked"`
 	Deleted  int   `json:"deleted"`
-	Kept     int   `json:"kept,omitempty"` // files that moved to ApplyOptions.Keep
-	Fetched  int64 `json:"fetched"`        // bytes that came from the source
-	Reused   int64 `json:"reused"`         // bytes that came from local files
-	Unowned  int   `json:"unowned"`        // paths whose owner or group could not be set
-	Unset    int   `json:"unset"`          // paths whose attributes or flags could not all be set
+	Kept     int   `json:"kept,omitempty"`   // files that moved to ApplyOptions.Keep
+	Spared   int   `json:"spared,omitempty"` // as in Plan
+	Fetched  int64 `json:"fetched"`          // bytes that came from the source
+	Reused   int64 `json:"reused"`           // bytes that came from local files
+	Unowned  int   `json:"unowned"`          // paths whose owner or group could not be set
+	Unset    int   `json:"unset"`            // paths whose attributes or flags could not all be set
 }
 
 // PathError is what went wrong with one path of a plan.
@@ -95,7 +96,7 @@ func (r *Root) Apply(ctx context.Context, p *Plan, o ApplyOptions) (Result, erro
 	}
 	a := &applier{root: r, plan: p, o: o, failed: map[string]error{}, inPlace: map[inode]bool{}, rooms: map[string][]*Action{}}
 	a.progress.Actions, a.progress.AllOfThem = len(p.Actions), p.Bytes()
-	a.errs = slices.Clone(p.Problems)
+	a.errs, a.res.Spared = slices.Clone(p.Problems), p.Spared
 	err := a.run(ctx)
 	a.report(true)
 	if err != nil {

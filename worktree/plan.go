@@ -34,6 +34,10 @@ type PlanOptions struct {
 	Base Tree
 	// Delete removes what the target does not have.
 	Delete bool
+	// Protect keeps such a path, and all below it, from being removed; may be nil.
+	// A directory stays that holds what Protect keeps or Exclude hides, also where
+	// the target has none or something else in its place.
+	Protect func(path string, dir bool) bool
 }
 
 // Plan works out how to bring the live tree, or o.Paths of it, to target.
@@ -49,14 +53,21 @@ func (r *Root) Plan(ctx context.Context, target Tree, o PlanOptions) (*Plan, err
 		pool:   map[[32]byte]place{},
 		groups: map[uint64][]*member{},
 		inodes: map[inode][]*member{},
+		spared: map[string]bool{},
+		solid:  map[string]bool{},
+		guard:  func(string, bool) bool { return false },
 
 		inTarget: standing{root: r, tree: target},
 		inBase:   standing{root: r, tree: o.Base},
 	}
+	if o.Protect != nil {
+		p.guard = excluder(o.Protect)
+	}
+	p.report, p.o.Hidden = o.Hidden, p.hidden
 	if err := p.ancestors(target); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
 	}
-	for w, err := range r.zip(ctx, o.Options, target, o.Base) {
+	for w, err := range r.zip(ctx, p.o.Options, target, o.Base) {
 		if err != nil {
 			return nil, fmt.Errorf("plan: %w", err)
 		}
@@ -64,6 +75,7 @@ func (r *Root) Plan(ctx context.Context, target Tree, o PlanOptions) (*Plan, err
 			return nil, fmt.Errorf("plan %s: %w", w.path, err)
 		}
 	}
+	p.keepSpared()
 	p.resolveLinks()
 	if err := p.findReuse(); err != nil {
 		return nil, fmt.Errorf("plan: %w", err)
@@ -79,9 +91,13 @@ type planner struct {
 	root    *Root
 	o       PlanOptions
 	blind   blindness
-	above   []*above  // the directories above the current path
-	cleared []string  // directories that make room for another type
-	blocked blindness // what is below a path that is in the way
+	above   []*above                    // the directories above the current path
+	cleared []string                    // directories that make room for another type
+	blocked blindness                   // what is below a path that is in the way
+	report  func(path string, dir bool) // PlanOptions.Hidden, as it came
+	guard   func(path string, dir bool) bool
+	spared  map[string]bool // directories above what is protected or hidden
+	solid   map[string]bool // directories that are hidden only because they are some
 
 	inTarget, inBase standing
 
@@ -127,10 +143,13 @@ func (p *planner) row(w row) error {
 	case w.live == nil && (w.target == nil || p.blind.covers(w.path)), p.blocked.covers(w.path):
 		return nil
 	}
+	guarded := w.live != nil && p.guard(w.path, isDir(w.live.Mode))
 	for len(p.above) > 0 && !within(w.path, p.above[len(p.above)-1].path) {
 		p.above = p.above[:len(p.above)-1]
 	}
-	if err := p.decide(w); err != nil {
+	if guarded && w.target == nil {
+		p.spare(w)
+	} else if err := p.decide(w); err != nil {
 		return err
 	}
 	if w.live != nil && isDir(w.live.Mode) || w.target != nil && isDir(w.target.Mode) {

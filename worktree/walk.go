@@ -23,6 +23,9 @@ type Options struct {
 	// Exclude hides a path, and all below it, on the live side and on the
 	// snapshot's.
 	Exclude func(path string, dir bool) bool
+	// Hidden is told, in walk order, of what Exclude hides on the live side,
+	// but not of what is below it; may be nil.
+	Hidden func(path string, dir bool)
 	// Parallel is how many directories are read at once; 0 means as many
 	// as there are processors.
 	Parallel int
@@ -59,7 +62,7 @@ func (r *Root) Walk(ctx context.Context, o Options) iter.Seq2[Live, error] {
 func (r *Root) walk(ctx context.Context, o Options) iter.Seq2[Live, error] {
 	return func(yield func(Live, error) bool) {
 		ctx, cancel := context.WithCancel(ctx)
-		w := &walker{root: r, exclude: o.Exclude, attributes: o.Attributes, yield: yield, parallel: o.Parallel}
+		w := &walker{root: r, exclude: o.Exclude, hidden: o.Hidden, attributes: o.Attributes, yield: yield, parallel: o.Parallel}
 		if w.parallel <= 0 {
 			w.parallel = runtime.GOMAXPROCS(0)
 		}
@@ -83,6 +86,7 @@ func (r *Root) walk(ctx context.Context, o Options) iter.Seq2[Live, error] {
 type walker struct {
 	root       *Root
 	exclude    func(string, bool) bool
+	hidden     func(string, bool)
 	attributes func() bool
 	yield      func(Live, error) bool
 	parallel   int
@@ -109,7 +113,13 @@ func (w *walker) visit(ctx context.Context, f found, ahead *listing) bool {
 		return false
 	}
 	dir := f.err == nil && isDir(f.Mode)
-	if f.Path != "" && (dir && isTemp(f.Name) || w.exclude != nil && w.exclude(f.Path, dir)) {
+	if f.Path != "" && w.exclude != nil && w.exclude(f.Path, dir) {
+		if w.hidden != nil {
+			w.hidden(f.Path, dir)
+		}
+		return true
+	}
+	if dir && f.Path != "" && isTemp(f.Name) {
 		return true
 	}
 	if !w.yield(f.Live, f.err) {
