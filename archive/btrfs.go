@@ -47,8 +47,11 @@ func FromBtrfs(ctx context.Context, root *worktree.Root, changes []btrfsvol.Chan
 		if now, ok := b.found[c.OldPath]; ok && now.Live != nil && isDir(now.Live.Mode) {
 			return nil, ErrTooTangled
 		}
-		if b.hidden(c.Path) { // and other names of what is in it are not told
-			return nil, ErrTooTangled
+		if b.hidden(c.Path, true) {
+			if b.hidden(c.OldPath, true) {
+				continue
+			}
+			return nil, ErrTooTangled // other names of what is in it are not told
 		}
 		if err := b.moved(c); err != nil {
 			return nil, err
@@ -102,14 +105,14 @@ func (b *fromBtrfs) leave(c *btrfsvol.Change) {
 	if c.Kind == btrfsvol.Deleted {
 		old = c.Path
 	}
-	if (c.Kind == btrfsvol.Deleted || c.Kind == btrfsvol.Renamed) && !b.hidden(old) {
+	if (c.Kind == btrfsvol.Deleted || c.Kind == btrfsvol.Renamed) && !b.hidden(old, c.Mode.IsDir()) {
 		b.found[old] = Changed{Path: old}
 	}
 }
 
 // arrive notes the path that something is at now.
 func (b *fromBtrfs) arrive(c *btrfsvol.Change) error {
-	if c.Kind == btrfsvol.Deleted || b.hidden(c.Path) {
+	if c.Kind == btrfsvol.Deleted || b.hidden(c.Path, c.Mode.IsDir()) {
 		return nil
 	}
 	l, err := b.root.Stat(livePath(c.Path))
@@ -132,7 +135,12 @@ func (b *fromBtrfs) arrive(c *btrfsvol.Change) error {
 
 // moved notes what moved along with a directory.
 func (b *fromBtrfs) moved(c *btrfsvol.Change) error {
+	vanished := false // into what is hidden, where it was not
 	o := worktree.Options{Paths: []string{c.Path}, Exclude: b.exclude, Attributes: func() bool { return true }}
+	o.Hidden = func(p string, dir bool) {
+		rel, below := strings.CutPrefix(p, c.Path+"/")
+		vanished = vanished || below && !b.hidden(path.Join(c.OldPath, rel), dir)
+	}
 	for l, err := range b.root.Walk(b.ctx, o) {
 		if err != nil {
 			return err
@@ -153,14 +161,19 @@ func (b *fromBtrfs) moved(c *btrfsvol.Change) error {
 		}
 		b.found[l.Path] = n
 	}
+	if vanished { // other names of it are not told
+		return ErrTooTangled
+	}
 	return b.ctx.Err()
 }
 
-func (b *fromBtrfs) hidden(p string) bool {
+// hidden tells whether a path, or a directory above it, is in no archive.
+func (b *fromBtrfs) hidden(p string, dir bool) bool {
 	for at := p; at != "."; at = path.Dir(at) {
-		if b.exclude(at, false) {
+		if b.exclude(at, dir) {
 			return true
 		}
+		dir = true
 	}
 	return false
 }

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,15 +19,24 @@ import (
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/internal/btrfstest"
+	"github.com/s4-storage/s4/internal/pathspec"
 	"github.com/s4-storage/s4/worktree"
 )
 
 // hiddenDir is what no archive has.
 const hiddenDir = "hid"
 
-func hidden(path string, _ bool) bool {
-	return path == hiddenDir || strings.HasPrefix(filepath.Base(path), "tmp-")
-}
+// leftOut are further paths that none has: by name, anchored, and only directories,
+// so that what is moved or becomes another type goes out of sight and comes back.
+var leftOut = func() *pathspec.Exclusion {
+	e, err := pathspec.NewExclusion([]string{"tmp-*", "b7", "c1/", "c2/", "/a1/*", "/deep/a*", "e*/b*/"})
+	if err != nil {
+		panic(err)
+	}
+	return e
+}()
+
+func hidden(path string, dir bool) bool { return path == hiddenDir || leftOut.Match(path, dir) }
 
 // editor does random things to a tree. What cannot be done is not done.
 type editor struct {
@@ -245,6 +253,10 @@ func moves(t *testing.T, twins bool) {
 		"mv k zz; echo m >>z", // and another one is first
 		"mv zz hid/zz",        // and the second out of sight
 		"mv hid/zz a0; mv a0 tmp-a0; mv tmp-a0 00; rm -r 00",
+		"mkdir q qq; echo 1 >q/x; ln q/x zx; echo 2 >qq/x; ln qq/x zy",
+		"mv q a1", // with a name that goes out of sight, and another that does not
+		"mv qq tmp-qq",
+		"mv a1 q; mv tmp-qq qq",
 		"rm -r a; echo file >a; mv shown c; mkdir shown; echo n >shown/u",
 	} {
 		cmd := exec.CommandContext(t.Context(), "sh", "-ec", script)
