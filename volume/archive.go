@@ -19,6 +19,7 @@ import (
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/atomicfile"
 	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/pathspec"
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/worktree"
@@ -36,7 +37,8 @@ type archiving struct {
 	o      PushOptions
 	result *PushResult
 
-	assumed bool // before is not what was seen, but what the last push left
+	assumed  bool                // before is not what was seen, but what the last push left
+	excluded *pathspec.Exclusion // as the view's own configuration says
 
 	tx      *borgio.Transaction
 	added   int64           // bytes, by the transactions before tx
@@ -70,6 +72,9 @@ func (a *archiving) run(ctx context.Context) error {
 		Name: name, Comment: history.FormatComment(info.Message, v.ID(), info.ID, info.Parent),
 		Hostname: info.Host, Username: info.User, Cmdline: []string{"s4", "push"}, Time: info.Time,
 	})
+	if err == nil {
+		err = a.excludedStill()
+	}
 	if err == nil {
 		err = v.keepUnread(a.repo.ID(), slices.Concat(a.missed, a.unread)) // whichever archive will count
 	}
@@ -169,7 +174,10 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 		return archive.Result{}, err
 	}
 	defer done()
-	o.Exclude = neverArchived
+	if a.excluded, err = exclusionAt(a.view.Root); err != nil {
+		return archive.Result{}, err
+	}
+	o.Exclude = func(p string, dir bool) bool { return neverArchived(p, dir) || leftOut(a.excluded, p, dir) }
 	m := &archive.Maker{Tx: a.tx, Every: every, Again: a.begin, Root: root, Exclude: o.Exclude, Moving: a.view.Snapshot == nil, Left: a.left}
 	if a.o.Report.Progress != nil {
 		total := Progress{Verb: "pushing"}
@@ -199,14 +207,41 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 		if err != nil {
 			return archive.Result{}, err
 		}
-		return m.Update(ctx, a.outline, archive.Retry(ctx, root, changed, a.missed, o.Exclude, a.left), info)
+		missed := slices.DeleteFunc(slices.Clone(a.missed), func(p string) bool { return hides(a.excluded, path.Dir(p), true) })
+		return m.Update(ctx, a.outline, archive.Retry(ctx, root, changed, missed, o.Exclude, a.left), info)
 	}
 	if err := a.past.Ensure(ctx, a.base.Num); err != nil {
 		return archive.Result{}, err
 	}
 	o.Strict = true
+	if same, err := a.configured(ctx, root, o); err != nil {
+		return archive.Result{}, err
+	} else if !same {
+		return m.All(ctx, a.outline, info)
+	}
 	scan := archive.FromScan(root.Compare(ctx, tree{past: a.past, s: a.base}, o), a.left)
 	return m.Update(ctx, a.outline, scan, info)
+}
+
+// configured tells whether the volume's configuration is as in the base. If not,
+// other patterns may count than those under which the base was made, and a file that
+// did not change may come or go, which comparing the trees under the new ones does
+// not tell.
+func (a *archiving) configured(ctx context.Context, root *worktree.Root, o worktree.Options) (bool, error) {
+	o.Paths = []string{configKey}
+	for _, err := range root.Compare(ctx, tree{past: a.past, s: a.base}, o) {
+		return false, err
+	}
+	return true, nil
+}
+
+// excludedStill makes sure that the archive is made under the patterns in it.
+func (a *archiving) excludedStill() error {
+	now, err := exclusionAt(a.view.Root)
+	if err == nil && !now.Equal(a.excluded) {
+		err = hint.With(fmt.Errorf("%w: %s was changed while the volume was pushed", snapshot.ErrRefused, keyExclude), "push again")
+	}
+	return err
 }
 
 // sinceBase asks btrfs what has changed since the base; nil where it cannot tell.
@@ -222,6 +257,9 @@ func (a *archiving) sinceBase(ctx context.Context) ([]btrfsvol.Change, error) {
 	base, ok := newest(taken, markOf(a.base).is)
 	if !ok {
 		return nil, nil
+	}
+	if then, err := exclusionAt(store.Path(base.Handle)); err != nil || !then.Equal(a.excluded) {
+		return nil, err // files come or go that did not change
 	}
 	changes, err := btrfsvol.Changes(ctx, store.Path(base.Handle), a.view.Root, btrfsvol.Options{Exclude: LocalDir})
 	if errors.Is(err, fs.ErrPermission) {

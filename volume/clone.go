@@ -16,7 +16,6 @@ import (
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/history"
-	"github.com/s4-storage/s4/internal/config"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/reach"
 	"github.com/s4-storage/s4/snapshot"
@@ -157,7 +156,7 @@ func cloneInto(ctx context.Context, dir string, loc borgio.Location, repo *repos
 		if err := v.identify(ctx, past, *target); err != nil {
 			return nil, err
 		}
-		result.Changes, damage = v.bring(ctx, past, *target, known, false, nil, o.Report)
+		result.Changes, damage = v.bring(ctx, past, *target, known, false, false, nil, o.Report)
 		if damage != nil && !onlyDamaged(damage) {
 			return result, damage
 		}
@@ -238,25 +237,12 @@ func cloneName(own string, loc borgio.Location, dir string) string {
 // else arrives, so that the stamps are kept under the right id. Where there
 // is none, what the volume has is written down now.
 func (v *Volume) identify(ctx context.Context, past *Past, target snapshot.Info) error {
-	e, err := past.Find(ctx, target.Num, configKey)
+	theirs, err := tree{past: past, s: target}.config(ctx)
 	if errors.Is(err, fs.ErrNotExist) {
 		return v.Config.Save()
 	}
 	if err != nil {
 		return err
-	}
-	f, err := past.Open(ctx, target.Num, e)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	var text strings.Builder
-	if _, err := f.WriteTo(&text); err != nil {
-		return fmt.Errorf("read %s of the snapshot: %w", configKey, err)
-	}
-	theirs, err := config.Parse([]byte(text.String()))
-	if err != nil {
-		return fmt.Errorf("read %s of the snapshot: %w", configKey, err)
 	}
 	for _, key := range []string{keyName, keyID} {
 		if value, ok := theirs.Get(key); ok {

@@ -105,9 +105,9 @@ func (v *Volume) Pull(ctx context.Context, o PullOptions) (*PullResult, error) {
 		}
 	}
 	if keeps {
-		err = v.bringAndKeep(ctx, past, target, known, careful, o.Report, result)
+		err = v.bringAndKeep(ctx, past, target, known, careful, o.Force, o.Report, result)
 	} else {
-		result.Changes, err = v.bring(ctx, past, target, known, careful, nil, o.Report)
+		result.Changes, err = v.bring(ctx, past, target, known, careful, o.Force, nil, o.Report)
 	}
 	result.UpToDate = result.UpToDate && result.Changes != nil && result.Changes.Created+result.Changes.Replaced+
 		result.Changes.Metadata+result.Changes.Linked+result.Changes.Deleted == 0
@@ -165,7 +165,7 @@ func unpushed(path, more string) error {
 
 // bringAndKeep is bring in one step, if possible, with the versions before and
 // after it kept as btrfs snapshots.
-func (v *Volume) bringAndKeep(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful bool, report Reporter, result *PullResult) error {
+func (v *Volume) bringAndKeep(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful, force bool, report Reporter, result *PullResult) error {
 	if base, ok, err := v.base(ctx, past); err != nil {
 		return err
 	} else if ok && v.state.Base.is(base) && !careful {
@@ -183,16 +183,23 @@ func (v *Volume) bringAndKeep(ctx context.Context, past *Past, target snapshot.I
 		}
 	}
 	var err error
-	result.Changes, err = v.bring(ctx, past, target, known, careful, next, report)
+	result.Changes, err = v.bring(ctx, past, target, known, careful, force, next, report)
 	if next != nil {
 		result.Exchanged = v.Root == next.live
-		err = errors.Join(err, next.drop())
+		dropped := next.drop()
+		if errors.Is(err, errInPlace) && dropped == nil {
+			result.Exchanged = false
+			result.Changes, err = v.bring(ctx, past, target, known, careful, force, nil, report)
+		}
+		err = errors.Join(err, dropped)
 	}
 	if err != nil {
 		return err
 	}
-	if err := v.keep(ctx, target); err != nil {
-		return err
+	if result.Changes.Spared == 0 { // else more is here than is in it
+		if err := v.keep(ctx, target); err != nil {
+			return err
+		}
 	}
 	_, err = v.retain(ctx)
 	return err
@@ -211,10 +218,15 @@ func (v *Volume) keep(ctx context.Context, s snapshot.Info) error {
 	return err
 }
 
-// bring makes the live tree equal to target and records that it is the base.
-// A careful one refuses to replace or delete anything. With a stage that is made
-// equal instead, and then put in place.
-func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful bool, next *stage, report Reporter) (*worktree.Result, error) {
+// errInPlace says that files which are left out are in the volume. A program may
+// have them open, and what it writes must not go to a root that is deleted.
+var errInPlace = errors.New("only in place")
+
+// bring makes the live tree equal to target, but for what is left out, and records
+// that it is the base. A careful one refuses to replace or delete anything, and
+// without force none replaces what was left out until now. With a stage that is made
+// equal instead, and then put in place; errInPlace says that this cannot be.
+func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, known *repositoryState, careful, force bool, next *stage, report Reporter) (*worktree.Result, error) {
 	if err := past.ensure(ctx, &target, report); err != nil {
 		return nil, err
 	}
@@ -235,6 +247,10 @@ func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, kn
 		return nil, err
 	}
 	plan := worktree.PlanOptions{Options: o, Source: t, Delete: true}
+	spared, err := arriving(ctx, at, t, &plan)
+	if err != nil {
+		return nil, err
+	}
 	if base, ok, err := past.newestIn(ctx, target.Source, v.state.Base.is); err != nil {
 		return nil, err
 	} else if ok && base.Indexed {
@@ -248,6 +264,14 @@ func (v *Volume) bring(ctx context.Context, past *Past, target snapshot.Info, kn
 		if careful && (a.Op == worktree.Replace || a.Op == worktree.Delete) {
 			return nil, unpushed(a.Path, "")
 		}
+	}
+	if !force {
+		if err := spared.refuse(actions); err != nil {
+			return nil, err
+		}
+	}
+	if next != nil && (spared.met || actions.Spared > 0) {
+		return nil, errInPlace
 	}
 	if next == nil {
 		v.state.Arriving = markOf(target)

@@ -85,10 +85,21 @@ func (v *Volume) Watch(ctx context.Context, every time.Duration) (watch.Watcher,
 	if v.subvolume {
 		return watch.NewSubvolume(v.Root, every)
 	}
-	return watch.NewDirectory(ctx, v.Root, every, ignored, v.log)
+	excluded, err := exclusionAt(v.Root)
+	if err != nil {
+		return nil, err
+	}
+	return watch.NewDirectory(ctx, v.Root, every, func(path string, dir bool) bool {
+		if path == configKey { // which may be another now; a directory that is not left out any more gives hints when it is made anew
+			if now, err := exclusionAt(v.Root); err == nil {
+				excluded = now
+			}
+		}
+		return ignored(path, dir) || leftOut(excluded, path, dir)
+	}, v.log)
 }
 
-// ignored is what no push would take along.
+// ignored is what is this host's own.
 func ignored(path string, dir bool) bool {
 	return private(path, dir) || strings.HasPrefix(path, LocalDir+"/") || strings.HasPrefix(path, SnapshotsDir+"/")
 }

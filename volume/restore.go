@@ -99,7 +99,12 @@ func (p *Past) PlanRestore(ctx context.Context, v *Volume, o RestoreOptions) (_ 
 	// asked for by name.
 	named := slices.ContainsFunc(paths, func(p string) bool { return p == Dir || strings.HasPrefix(p, Dir+"/") })
 	if !named {
-		r.options.Exclude = allOfS4
+		also(&r.options, allOfS4)
+	}
+	if r.inPlace {
+		if err := v.sparing(&r.options, paths); err != nil {
+			return nil, err
+		}
 	}
 	return r, r.plan(ctx)
 }
@@ -157,7 +162,7 @@ func (r *Restore) open(ctx context.Context, o RestoreOptions) error {
 			return err
 		}
 		r.done = append(r.done, r.volume.unlock)
-		root, options, done, err := r.volume.worktree(ctx)
+		root, options, done, err := r.volume.worktreeAt(ctx, r.volume.Root)
 		if err != nil {
 			return err
 		}
@@ -198,7 +203,7 @@ func (r *Restore) plan(ctx context.Context) error {
 		if ok && base.Indexed {
 			o.Base = tree{past: r.tree.past, s: base}
 		}
-		for c, err := range r.volume.changes(ctx, r.tree.past, r.options.Paths...) {
+		for c, err := range r.volume.changesIn(ctx, r.tree.past, r.root, r.options) {
 			if err != nil && c.Path == "" {
 				return err
 			}

@@ -76,13 +76,20 @@ func (t tree) holds(ctx context.Context, path string) (bool, error) {
 	return err == nil, err
 }
 
-// worktree opens the files on disk together with what is known of them.
+// worktree opens the files on disk together with what is known of them, and without
+// what is left out of snapshots.
 func (v *Volume) worktree(ctx context.Context) (root *worktree.Root, o worktree.Options, done func(), err error) {
-	return v.worktreeAt(ctx, v.Root)
+	excluded, err := exclusionAt(v.Root)
+	if err != nil {
+		return nil, o, nil, err
+	}
+	root, o, done, err = v.worktreeAt(ctx, v.Root)
+	also(&o, func(p string, dir bool) bool { return leftOut(excluded, p, dir) })
+	return root, o, done, err
 }
 
-// worktreeAt is worktree for a copy of the volume: a btrfs snapshot has the same
-// inodes, so that the same is known of it.
+// worktreeAt opens all files of the volume or of a copy of it: a btrfs snapshot has
+// the same inodes, so that the same is known of it.
 func (v *Volume) worktreeAt(ctx context.Context, path string) (root *worktree.Root, o worktree.Options, done func(), err error) {
 	root, err = worktree.Open(path)
 	if err != nil {
@@ -119,7 +126,7 @@ func allOfS4(p string, _ bool) bool { return p == Dir }
 func hideOwn(ctx context.Context, t tree, o *worktree.Options) error {
 	own, err := t.holds(ctx, configKey)
 	if err == nil && !own {
-		o.Exclude = allOfS4
+		also(o, allOfS4)
 	}
 	return err
 }
@@ -132,7 +139,7 @@ type Change struct {
 
 // changes yields what is not pushed, of these paths or of all. Without a base
 // every path is.
-func (v *Volume) changes(ctx context.Context, past *Past, paths ...string) iter.Seq2[Change, error] {
+func (v *Volume) changes(ctx context.Context, past *Past) iter.Seq2[Change, error] {
 	return func(yield func(Change, error) bool) {
 		root, o, done, err := v.worktree(ctx)
 		if err != nil {
@@ -140,7 +147,17 @@ func (v *Volume) changes(ctx context.Context, past *Past, paths ...string) iter.
 			return
 		}
 		defer done()
-		o.Paths = paths
+		for c, err := range v.changesIn(ctx, past, root, o) {
+			if !yield(c, err) {
+				return
+			}
+		}
+	}
+}
+
+// changesIn is changes, of what o lets see.
+func (v *Volume) changesIn(ctx context.Context, past *Past, root *worktree.Root, o worktree.Options) iter.Seq2[Change, error] {
+	return func(yield func(Change, error) bool) {
 		base, ok, err := v.base(ctx, past)
 		if err != nil {
 			yield(Change{}, err)
@@ -159,7 +176,9 @@ func (v *Volume) changes(ctx context.Context, past *Past, paths ...string) iter.
 			yield(Change{}, err)
 			return
 		}
-		for c, err := range root.Compare(ctx, t, o) {
+		shells := shells{holds: map[string]bool{}}
+		o.Hidden = shells.hidden
+		for c, err := range shells.without(root.Compare(ctx, t, o)) {
 			// Sockets are in no archive, and a directory's time changes
 			// with its content.
 			if err == nil && (c.Kind == worktree.DirTime || c.New != nil && c.Old == nil && isSocket(c.New.Mode)) {

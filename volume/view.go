@@ -89,11 +89,17 @@ func (v *Volume) nested() ([]string, error) {
 	return slices.DeleteFunc(all, func(path string) bool { return private(path, true) }), err
 }
 
-// equal tells whether two snapshots differ in nothing but what is this host's own.
+// equal tells whether two snapshots differ in nothing but what is this host's own or
+// left out. Where other patterns count, their configurations differ.
 func equal(ctx context.Context, a, b string) (bool, error) {
+	excluded, err := exclusionAt(b)
+	if err != nil {
+		return false, err
+	}
 	changes, err := btrfsvol.Changes(ctx, a, b, btrfsvol.Options{Exclude: LocalDir})
 	return err == nil && !slices.ContainsFunc(changes, func(c btrfsvol.Change) bool {
-		return !c.OnlyTimes() || !c.Mode.IsDir()
+		seen := func(p string) bool { return p != "" && !hides(excluded, p, c.Mode.IsDir()) }
+		return (!c.OnlyTimes() || !c.Mode.IsDir()) && (seen(c.Path) || seen(c.OldPath))
 	}), err
 }
 

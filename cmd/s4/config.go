@@ -11,6 +11,7 @@ import (
 type ConfigCmd struct {
 	Get   ConfigGetCmd   `cmd:"" help:"Print a setting."`
 	Set   ConfigSetCmd   `cmd:"" help:"Change a setting."`
+	Add   ConfigAddCmd   `cmd:"" help:"Add to a setting that is a list."`
 	Unset ConfigUnsetCmd `cmd:"" help:"Remove a setting."`
 	List  ConfigListCmd  `cmd:"" help:"List all settings."`
 
@@ -48,27 +49,47 @@ type ConfigGetCmd struct {
 // Run does it.
 func (c *ConfigGetCmd) Run(a *app, parent *ConfigCmd) error {
 	return parent.with(a, false, func(v *volume.Volume) error {
-		value, err := volume.GetSetting(v, a.access, c.Key)
-		if err != nil {
+		values, err := volume.GetSettings(v, a.access, c.Key)
+		switch {
+		case err != nil:
 			return err
+		case a.JSON && volume.Listed(c.Key):
+			return a.printJSON(map[string][]string{c.Key: values})
+		case a.JSON:
+			return a.printJSON(map[string]string{c.Key: values[0]})
 		}
-		if a.JSON {
-			return a.printJSON(map[string]string{c.Key: value})
+		for _, value := range values {
+			if err := a.print("%s\n", value); err != nil {
+				return err
+			}
 		}
-		return a.print("%s\n", value)
+		return nil
 	})
 }
 
 // ConfigSetCmd is `s4 config set`.
 type ConfigSetCmd struct {
-	Key   string `arg:"" help:"Such as remote.origin.compression."`
-	Value string `arg:"" help:"Its new value."`
+	Key   string   `arg:"" help:"Such as remote.origin.compression."`
+	Value []string `arg:"" help:"Its new value, or all values of a list such as push.exclude."`
 }
 
 // Run does it.
 func (c *ConfigSetCmd) Run(a *app, parent *ConfigCmd) error {
 	return parent.with(a, true, func(v *volume.Volume) error {
-		return volume.SetSetting(v, a.access, c.Key, c.Value)
+		return volume.SetSetting(v, a.access, c.Key, c.Value...)
+	})
+}
+
+// ConfigAddCmd is `s4 config add`.
+type ConfigAddCmd struct {
+	Key   string   `arg:"" help:"Such as push.exclude."`
+	Value []string `arg:"" help:"What to add."`
+}
+
+// Run does it.
+func (c *ConfigAddCmd) Run(a *app, parent *ConfigCmd) error {
+	return parent.with(a, true, func(v *volume.Volume) error {
+		return volume.AddSetting(v, c.Key, c.Value...)
 	})
 }
 
