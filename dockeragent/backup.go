@@ -55,7 +55,7 @@ func (e *panicError) Error() string { return fmt.Sprintf("the backup panicked: %
 // backUp makes one backup of a volume; held tells whether services were paused
 // or stopped for it. However it ends, they run again when it does.
 func (a *Agent) backUp(ctx context.Context, v Volume) (r Result, wasHeld bool, err error) {
-	empty, err := isEmpty(ctx, v.Path)
+	empty, err := isEmpty(ctx, v.Path, v.Exclude)
 	switch {
 	case err != nil:
 		return r, false, err

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/s4-storage/s4/internal/atomicfile"
+	"github.com/s4-storage/s4/internal/pathspec"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -20,14 +21,24 @@ var ErrEmpty = fmt.Errorf("%w: the volume is empty", snapshot.ErrRefused)
 var errSome = errors.New("something is there")
 
 // isEmpty tells whether a volume's directory has nothing but empty directories
-// in it, and what s4 or mkfs put there.
-func isEmpty(ctx context.Context, dir string) (bool, error) {
+// in it, what s4 or mkfs put there, and what stays out of backups.
+func isEmpty(ctx context.Context, dir string, exclude []string) (bool, error) {
+	out, err := pathspec.NewExclusion(exclude)
+	if err != nil {
+		return false, err
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return false, fmt.Errorf("look into the volume: %w", err)
 	}
 	defer root.Close() //nolint:errcheck // only read
 	err = walkData(ctx, root, func(name string, e fs.DirEntry) error {
+		if name != "." && out.Match(name, e.IsDir()) {
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+			return nil
+		}
 		if e.IsDir() || strings.HasPrefix(name, atomicfile.TempPrefix) {
 			return nil
 		}

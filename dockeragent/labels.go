@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/internal/pathspec"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -253,7 +253,7 @@ func parseExclude(r *Rules, value string) (string, error) {
 		if name == "" || inside && pattern == "" || strings.HasPrefix(pattern, "/") || slices.Contains(strings.Split(pattern, "/"), "..") {
 			return good, fmt.Errorf("%q is not understood", shorten(w))
 		}
-		if _, err := path.Match(pattern, ""); err != nil {
+		if _, err := pathspec.NewExclusion([]string{"/" + pattern}); inside && err != nil {
 			return good, fmt.Errorf("%q is no pattern", shorten(pattern))
 		}
 		all = append(all, Exclude{name, pattern})

@@ -34,7 +34,7 @@ type Volume struct {
 	Remote   string        // the place for volumes
 	Interval time.Duration // from one backup to the next
 	Keep     Keep          // at the remote
-	Exclude  []string      // patterns of paths below the root that stay out
+	Exclude  []string      // patterns of what stays out, from the root on: /tmp/*
 	Users    []User        // in the order in which they are held
 
 	// Err is why the volume cannot be backed up as asked for.
@@ -242,7 +242,7 @@ func (p *planner) volume(name string) {
 			case e.Pattern == "":
 				excluded = c.Name()
 			default:
-				v.Exclude = append(v.Exclude, e.Pattern)
+				v.Exclude = append(v.Exclude, "/"+e.Pattern)
 			}
 		}
 		if c.rules.Enable != nil && !*c.rules.Enable {

@@ -74,7 +74,7 @@ func TestPlan(t *testing.T) {
 		{name: "all but", volumes: "app_data",
 			containers: []dockerapi.Container{service("db", 1, labels{"s4.exclude": "cache,data/tmp"}, "app_data:/data", "app_cache:/c")},
 			check: func(t *testing.T, p *Plan) {
-				if !slices.Equal(p.Volumes[0].Exclude, []string{"tmp"}) {
+				if !slices.Equal(p.Volumes[0].Exclude, []string{"/tmp"}) {
 					t.Errorf("%+v", p.Volumes[0])
 				}
 			}},

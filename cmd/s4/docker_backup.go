@@ -3,17 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/s4-storage/s4/dockeragent"
-	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/snapshots"
 	"github.com/s4-storage/s4/volume"
 )
 
 // newDockerBackup is how the agent stores a docker volume: as the s4 volume of
 // the same name in its mountpoint. This is the place to wire in snapshots
-// (call Captured as soon as there is one) and Exclude.
+// (call Captured as soon as there is one).
 func newDockerBackup(a *app) dockeragent.Backup { return &dockerBackup{a} }
 
 type dockerBackup struct{ a *app }
@@ -45,14 +43,14 @@ func (b *dockerBackup) open(dv dockeragent.Volume) (*volume.Volume, error) {
 
 // Push stores the volume.
 func (b *dockerBackup) Push(ctx context.Context, dv dockeragent.Volume) (r dockeragent.Result, err error) {
-	if len(dv.Exclude) > 0 {
-		return r, fmt.Errorf("%w: %s is not supported yet for paths inside of a volume", snapshot.ErrUsage, dockeragent.LabelExclude)
-	}
 	v, err := b.open(dv)
 	if err != nil {
 		return r, err
 	}
 	defer v.Close()
+	if err := v.LeaveOut(dv.Exclude); err != nil {
+		return r, err
+	}
 	p, err := v.Push(ctx, volume.PushOptions{Remote: dockerRemote})
 	if p == nil {
 		return r, err

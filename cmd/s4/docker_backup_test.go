@@ -12,6 +12,7 @@ import (
 
 	"github.com/s4-storage/s4/dockeragent"
 	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/volume"
 )
 
 // TestDockerBackupPrunes: of a docker volume that was pushed some times, what its
@@ -60,5 +61,48 @@ func TestDockerBackupPrunes(t *testing.T) {
 		if got := len(strings.Fields(string(out))); err != nil || got != c.left {
 			t.Errorf("%+v: borg lists %d archives: %v", c.keep, got, err)
 		}
+	}
+}
+
+// What labels leave out comes and goes with them; what a person leaves out stays out.
+func TestDockerBackupLeavesOut(t *testing.T) {
+	for _, name := range []string{"XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME"} {
+		t.Setenv(name, t.TempDir())
+	}
+	access, err := reach.NewAccess(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dv := dockeragent.Volume{Name: "data", Path: filepath.Join(t.TempDir(), "_data"), Remote: t.TempDir()}
+	if err := os.MkdirAll(filepath.Join(dv.Path, "tmp"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"tmp/a", "b", "c"} {
+		if err := os.WriteFile(filepath.Join(dv.Path, name), []byte(name), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := newDockerBackup(&app{access: access})
+	for _, c := range []struct {
+		exclude []string
+		files   int64 // with .s4/config
+	}{{nil, 4}, {[]string{"/tmp/*", "/b"}, 2}, {[]string{"/tmp/*"}, 3}, {nil, 4}} {
+		dv.Exclude = c.exclude
+		r, err := b.Push(t.Context(), dv)
+		if err != nil || r.Files != c.files {
+			t.Errorf("without %q: %d files, %v", c.exclude, r.Files, err)
+		}
+	}
+	v, err := volume.Open(dv.Path, access)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	if err := volume.SetSetting(v, access, "push.exclude", "c"); err != nil {
+		t.Fatal(err)
+	}
+	dv.Exclude = []string{"/b"}
+	if r, err := b.Push(t.Context(), dv); err != nil || r.Files != 2 {
+		t.Errorf("with a person's: %d files, %v", r.Files, err)
 	}
 }
