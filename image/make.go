@@ -66,15 +66,16 @@ func (r *Record) Make(ctx context.Context, size int64, label string, log *slog.L
 		return asUsage(err)
 	}
 	r.UUID = super.UUID
-	if err := r.withTop(ctx, log, func(top string) error { return btrfsvol.Create(filepath.Join(top, Subvolume)) }); err != nil {
+	if err := r.WithTop(ctx, log, func(top string) error { return btrfsvol.Create(filepath.Join(top, Subvolume)) }); err != nil {
 		return errors.Join(err, os.Remove(r.Image))
 	}
 	return nil
 }
 
-// withTop does something with all of the image's file system, mounted for that
-// time where nobody else looks.
-func (r *Record) withTop(ctx context.Context, log *slog.Logger, do func(top string) error) error {
+// WithTop does something with all of the image's file system, mounted for that
+// time where nobody else looks; the live tree is the directory [Subvolume] in it.
+// Errors: those of do and [loop.Mount].
+func (r *Record) WithTop(ctx context.Context, log *slog.Logger, do func(top string) error) error {
 	top, done, err := r.mountTop(ctx, log)
 	if err != nil {
 		return err
@@ -104,6 +105,19 @@ func (r *Record) mountTop(ctx context.Context, log *slog.Logger) (top string, do
 		}
 		return err
 	}, nil
+}
+
+// Release takes away what a [Record.WithTop] that was killed has left mounted.
+func (r *Record) Release(ctx context.Context) error {
+	top := topOf(r.Image)
+	err := loop.Unmount(ctx, top)
+	if err == nil || errors.Is(err, loop.ErrNotMounted) {
+		err = os.Remove(top)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // label is what an image's file system is called: people see it in lsblk.

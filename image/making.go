@@ -71,11 +71,7 @@ func tidyOne(ctx context.Context, lock string) error {
 		return nil // at work
 	}
 	image := strings.TrimSuffix(lock, lockSuffix)
-	top := topOf(image)
-	if err := loop.Unmount(ctx, top); err != nil && !errors.Is(err, loop.ErrNotMounted) && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	if err := os.Remove(top); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := (&Record{Image: image}).Release(ctx); err != nil {
 		return err
 	}
 	_, err = os.Lstat(recordPath(image))

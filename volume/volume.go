@@ -311,13 +311,22 @@ func Init(dir string, o InitOptions, access *reach.Access) (v *Volume, existed b
 func layOut(root string, access *reach.Access) (*Volume, error) {
 	err := makeLocal(root)
 	if err == nil {
-		// Snapshots show .s4 to whoever may see the volume; only local is private.
-		err = os.Chmod(filepath.Join(root, Dir), 0o755)
+		err = openToAll(filepath.Join(root, Dir))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make %s: %w", Dir, err)
 	}
 	return Open(root, access)
+}
+
+// openToAll gives .s4 its mode, where it has another: to set it is a change.
+// Snapshots show .s4 to whoever may see the volume; only local is private.
+func openToAll(dir string) error {
+	const mode = 0o755
+	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() == mode {
+		return err
+	}
+	return os.Chmod(dir, mode)
 }
 
 // create makes root a volume, keeping what is there.
