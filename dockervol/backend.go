@@ -75,6 +75,7 @@ func imagePath(v dockerplugin.Volume) string  { return filepath.Join(v.Dir, "ima
 func liveDir(v dockerplugin.Volume) string    { return filepath.Join(v.Dir, "live") }
 func dataDir(v dockerplugin.Volume) string    { return filepath.Join(v.Dir, "data") }
 func historyDir(v dockerplugin.Volume) string { return filepath.Join(v.Dir, "history") }
+func servedDir(v dockerplugin.Volume) string  { return filepath.Join(v.Dir, "served") }
 
 // nameOf is the name of the s4 volume.
 func nameOf(v dockerplugin.Volume) string {

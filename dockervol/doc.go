@@ -18,7 +18,9 @@
 //	live/        the live tree, mounted for s4 alone
 //	data/        the live tree once more, for containers, its .s4 covered
 //	history/     in the place of data with history=on: the live tree through
-//	             s4's own mount, a process that outlives the driver
+//	             s4's own mount, a process that outlives the driver; where such
+//	             processes died, the mount of each lies on the dead one's
+//	served/      where that process mounts
 //	status.json  how replication was doing when the volume was last unmounted
 //
 // # What holds
@@ -27,10 +29,12 @@
 //     fills a new volume with what the image has in its place, and databases
 //     make their files, only where there is nothing. It becomes an s4 volume
 //     with its first file, and nothing empty is ever pushed.
-//   - Containers do not see .s4: the images of many databases give all files
-//     below their directory to a user of theirs at each start, and would fail
-//     at read-only snapshots. The cover comes with the first mount after the
-//     volume became an s4 volume. With history=on, .s4 is what is wanted.
+//   - Containers do not see what is in .s4: the images of many databases give
+//     all files below their directory to a user of theirs at each start, and
+//     would fail at read-only snapshots. The cover comes before there is
+//     anything in .s4. With history=on, .s4 is what is wanted.
+//   - What is mounted for containers is shared, and docker gives it to them as a
+//     slave: a cover, or a new mount over a dead one, appears in those that run.
 //   - Nothing is needed but the directory to carry on after a crash: what is
 //     mounted is asked of the kernel, what was pushed the volume knows itself.
 package dockervol

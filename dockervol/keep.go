@@ -39,6 +39,29 @@ type keeper struct {
 	v      dockerplugin.Volume
 	cancel context.CancelFunc
 	tasks  sync.WaitGroup
+
+	mounting sync.Mutex // held by who mounts with history
+
+	mu   sync.Mutex
+	said map[string]string // what the status has to tell besides, by field
+}
+
+// say has a field of the status tell something; "" no more.
+func (k *keeper) say(field, text string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.said[field] = text
+}
+
+// addTo adds what there is to tell to a status.
+func (k *keeper) addTo(status map[string]any) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for field, text := range k.said {
+		if text != "" {
+			status[field] = text
+		}
+	}
 }
 
 // keep starts a volume's keeper, unless it has one.
@@ -49,16 +72,20 @@ func (b *Backend) keep(v dockerplugin.Volume) {
 		return
 	}
 	ctx, cancel := context.WithCancel(b.ctx)
-	k := &keeper{b: b, v: v, cancel: cancel}
+	k := &keeper{b: b, v: v, cancel: cancel, said: map[string]string{}}
 	b.keepers[v.Dir] = k
-	k.tasks.Go(func() { k.grow(ctx) })
+	k.tasks.Go(func() { b.grow(ctx, v, func(text string) { k.say("room", text) }) })
 	k.tasks.Go(func() { k.replicate(ctx) })
+	if v.Options.History {
+		k.tasks.Go(func() { k.watch(ctx) })
+	}
 }
 
-func (b *Backend) kept(v dockerplugin.Volume) bool {
+// keeper is the volume's, nil without one.
+func (b *Backend) keeper(v dockerplugin.Volume) *keeper {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.keepers[v.Dir] != nil
+	return b.keepers[v.Dir]
 }
 
 // letGo takes a volume's keeper away, for the caller to stop; nil without one.
@@ -85,12 +112,13 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// grow keeps room in the volume.
-func (k *keeper) grow(ctx context.Context) {
-	r := record(k.v, liveDir(k.v))
+// grow keeps room in a mounted volume until ctx ends, and tells what prevents
+// it, "" being nothing.
+func (b *Backend) grow(ctx context.Context, v dockerplugin.Volume, tell func(string)) {
+	r := record(v, liveDir(v))
 	said := ""
 	for {
-		g, err := r.KeepRoom(ctx, k.b.log)
+		g, err := r.KeepRoom(ctx, b.log)
 		text := ""
 		switch {
 		case ctx.Err() != nil:
@@ -98,10 +126,13 @@ func (k *keeper) grow(ctx context.Context) {
 		case err != nil:
 			text = err.Error()
 		case g.To > g.From:
-			k.b.log.Info("the volume grew", "volume", k.v.Name, "from", humanize.IBytes(uint64(g.From)), "to", humanize.IBytes(uint64(g.To)))
+			b.log.Info("the volume grew", "volume", v.Name, "from", humanize.IBytes(uint64(g.From)), "to", humanize.IBytes(uint64(g.To)))
 		}
-		if text != "" && text != said {
-			k.b.log.Warn("the volume cannot grow", "volume", k.v.Name, "err", err)
+		if text != said {
+			tell(text)
+			if text != "" {
+				b.log.Warn("the volume cannot grow", "volume", v.Name, "err", err)
+			}
 		}
 		said = text
 		if !wait(ctx, lookForRoom) {
@@ -138,14 +169,11 @@ func (k *keeper) attempt(ctx context.Context) error {
 			return nil
 		}
 	}
-	if err := k.b.settle(k.v); err != nil {
+	if err := k.b.hide(k.v); err != nil {
 		return err
 	}
-	if !k.v.Options.History {
-		// For those who come after whoever wrote the first file.
-		if err := cover(dataDir(k.v)); err != nil {
-			return err
-		}
+	if err := k.b.settle(k.v); err != nil {
+		return err
 	}
 	if !replicated(k.v) {
 		return nil

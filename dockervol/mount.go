@@ -1,23 +1,17 @@
 package dockervol
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/s4-storage/s4/btrfsvol/loop"
 	"github.com/s4-storage/s4/dockerplugin"
-	"github.com/s4-storage/s4/fusefs"
-	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/volume"
 )
 
@@ -29,7 +23,7 @@ func (b *Backend) Mount(ctx context.Context, v dockerplugin.Volume) (string, err
 	at, err := b.mountFor(ctx, v)
 	if err != nil {
 		// One that is in use already is not taken away from its users.
-		if !b.kept(v) {
+		if b.keeper(v) == nil {
 			err = errors.Join(err, b.unmount(context.WithoutCancel(ctx), v))
 		}
 		return "", err
@@ -41,12 +35,40 @@ func (b *Backend) Mount(ctx context.Context, v dockerplugin.Volume) (string, err
 // mountFor mounts what containers see.
 func (b *Backend) mountFor(ctx context.Context, v dockerplugin.Volume) (string, error) {
 	if v.Options.History {
+		if k := b.keeper(v); k != nil { // which may be about to do the same
+			k.mounting.Lock()
+			defer k.mounting.Unlock()
+		}
 		return historyDir(v), b.mountHistory(ctx, v)
 	}
 	if err := b.attach(ctx, v, dataDir(v)); err != nil {
 		return "", err
 	}
+	if err := share(dataDir(v)); err != nil {
+		return "", err
+	}
 	return dataDir(v), cover(dataDir(v))
+}
+
+// share has what will be mounted in a mount from now on appear also where
+// containers have it. Docker mounts volumes for them as slaves of it.
+func share(dir string) error {
+	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
+		return fmt.Errorf("share the mount at %s: %w", dir, err)
+	}
+	return nil
+}
+
+// hide makes an empty .s4 and covers it, so that containers never see what will
+// be in it, not even those that run already.
+func (b *Backend) hide(v dockerplugin.Volume) error {
+	if v.Options.History {
+		return nil
+	}
+	if err := os.Mkdir(filepath.Join(liveDir(v), volume.Dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return cover(dataDir(v))
 }
 
 // attach mounts the live tree in a directory, which is made.
@@ -86,40 +108,6 @@ func cover(data string) error {
 	return nil
 }
 
-// mountHistory sees to it that s4's own mount shows the live tree and the past.
-func (b *Backend) mountHistory(ctx context.Context, v dockerplugin.Volume) error {
-	at := historyDir(v)
-	if err := os.Mkdir(at, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return err
-	}
-	switch state, err := fusefs.State(at); {
-	case state == fusefs.MountedAlive:
-		return nil
-	case state == fusefs.MountedOther:
-		return fmt.Errorf("%w: something else is mounted at %s", snapshot.ErrRefused, at)
-	case state == fusefs.MountedStale:
-		// Containers that had it keep an error; those to come do not.
-		b.log.Warn("the process of a mount has died; mounting anew", "volume", v.Name)
-		if err := volume.Umount(at, true); err != nil {
-			return err
-		}
-	case err != nil:
-		return err
-	}
-	if err := b.settle(v); err != nil {
-		return err
-	}
-	// It returns when the mount answers; the rest is a process of its own.
-	cmd := exec.CommandContext(ctx, b.program, "-C", liveDir(v), "--quiet", "mount", "--allow-other", at)
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	cmd.WaitDelay = time.Second // that process may have stderr, too
-	if err := cmd.Run(); err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("show the volume with its history: %w: %s", err, strings.TrimSpace(strings.ReplaceAll(stderr.String(), "\n", "; ")))
-	}
-	return nil
-}
-
 // Unmount ends the keeper with a last push, and unmounts the volume.
 func (b *Backend) Unmount(ctx context.Context, v dockerplugin.Volume) error {
 	if k := b.letGo(v); k != nil {
@@ -132,14 +120,13 @@ func (b *Backend) Unmount(ctx context.Context, v dockerplugin.Volume) error {
 
 // unmount takes away whatever is mounted in the volume's directory.
 func (b *Backend) unmount(ctx context.Context, v dockerplugin.Volume) error {
-	if _, err := os.Lstat(historyDir(v)); err == nil {
-		err := patiently(ctx, func(err error) bool { return errors.Is(err, snapshot.ErrLocked) },
-			func() error { return volume.Umount(historyDir(v), false) })
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
+	if err := unmountHistory(ctx, v); err != nil {
+		return err
 	}
 	if err := uncover(dataDir(v)); err != nil {
+		return err
+	}
+	if err := record(v, liveDir(v)).Release(ctx); err != nil {
 		return err
 	}
 	for _, dir := range []string{dataDir(v), liveDir(v)} {

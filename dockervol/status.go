@@ -32,7 +32,8 @@ func (b *Backend) Status(ctx context.Context, v dockerplugin.Volume) (map[string
 		return status, fmt.Errorf("image: %w", err)
 	}
 	status["size"], status["on_disk"] = iec(onDisk.Size), iec(onDisk.Blocks*512)
-	if !b.kept(v) {
+	k := b.keeper(v)
+	if k == nil {
 		data, err := os.ReadFile(statusPath(v))
 		if errors.Is(err, fs.ErrNotExist) {
 			return status, nil
@@ -42,6 +43,7 @@ func (b *Backend) Status(ctx context.Context, v dockerplugin.Volume) (map[string
 		}
 		return status, err
 	}
+	k.addTo(status)
 	return status, b.current(ctx, v, status)
 }
 

@@ -165,6 +165,12 @@ func (h *dockerHost) start(container, name string, args ...string) {
 	h.Docker(append([]string{"run", "-d", "--name", container, "-v", name + ":/data", h.Box()}, args...)...)
 }
 
+// within is a path as a running container sees it.
+func (h *dockerHost) within(container, path string) string {
+	h.t.Helper()
+	return filepath.Join("/proc", h.Docker("inspect", "-f", "{{.State.Pid}}", container), "root", path)
+}
+
 // status is one of the volume's Status fields.
 func (h *dockerHost) status(name, field string) string {
 	h.t.Helper()
