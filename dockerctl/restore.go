@@ -20,31 +20,49 @@ type RestoreOptions struct {
 	Tell func(state string)
 }
 
-// Restore brings a docker volume back from its remote beside the volume. With As
-// it stays there; else the two change places, and what was there before is under
-// the name that is returned. Neither is replicated while it lies beside.
+// Restored tells what a restore has done: the volume is as it was then, and as
+// it was before it is a docker volume of another name or, where there is no
+// remote, a snapshot of the volume. With As only Beside is set.
+type Restored struct {
+	Beside       string
+	To, Snapshot string // TIMEs
+}
+
+// Restore brings a docker volume back from its remote beside the volume, or from
+// its snapshots on this host where it has no remote. With As it stays beside;
+// else, from a remote, the two change places, and from this host the snapshot and
+// the volume do. Nothing beside is replicated.
 //
-// Errors: snapshot.ErrRefused where a running container has the volume, or it has
-// no remote; fs.ErrNotExist.
-func (h *Host) Restore(ctx context.Context, name string, o RestoreOptions) (beside string, err error) {
+// Errors: snapshot.ErrRefused where a running container has the volume;
+// fs.ErrNotExist.
+func (h *Host) Restore(ctx context.Context, name string, o RestoreOptions) (r Restored, err error) {
 	v, err := h.ours(ctx, name)
 	if err != nil {
-		return "", err
+		return r, err
 	}
-	options, err := restoreOptions(v, o.When)
-	if err != nil {
-		return "", err
+	if o.As == "" {
+		if err := h.unused(ctx, name); err != nil {
+			return r, err
+		}
 	}
+	if o.As == "" && v.Options["remote"] == "" {
+		done, err := h.Plugin.Restore(ctx, name, o.When)
+		return Restored{To: done.To, Snapshot: done.Before}, err
+	}
+	r.Beside, err = h.restoreBeside(ctx, v, o)
+	return r, err
+}
+
+// restoreBeside fills a new volume and, unless it was given a name, has it change
+// places with v.
+func (h *Host) restoreBeside(ctx context.Context, v dockerapi.Volume, o RestoreOptions) (beside string, err error) {
 	beside = o.As
 	labels := map[string]string{}
 	if beside == "" {
-		if err := h.unused(ctx, name); err != nil {
-			return "", err
-		}
-		beside = name + ".before-" + time.Now().UTC().Format("20060102-150405")
-		labels["s4.before-restore"] = name
+		beside = v.Name + ".before-" + time.Now().UTC().Format("20060102-150405")
+		labels["s4.before-restore"] = v.Name
 	}
-	if err := h.Create(ctx, beside, options, labels); err != nil {
+	if err := h.Create(ctx, beside, restoreOptions(v, o.When), labels); err != nil {
 		return "", err
 	}
 	if err := h.WaitFilled(ctx, beside, o.Tell); err != nil {
@@ -54,9 +72,9 @@ func (h *Host) Restore(ctx context.Context, name string, o RestoreOptions) (besi
 	if o.As != "" {
 		return beside, nil
 	}
-	err = h.unused(ctx, name)
+	err = h.unused(ctx, v.Name)
 	if err == nil {
-		err = h.Plugin.Exchange(ctx, name, beside)
+		err = h.Plugin.Exchange(ctx, v.Name, beside)
 	}
 	if err != nil {
 		return "", errors.Join(err, h.Engine.RemoveVolume(context.WithoutCancel(ctx), beside))
@@ -65,21 +83,35 @@ func (h *Host) Restore(ctx context.Context, name string, o RestoreOptions) (besi
 }
 
 // restoreOptions are those of the volume that is filled beside v.
-func restoreOptions(v dockerapi.Volume, when string) (map[string]string, error) {
+func restoreOptions(v dockerapi.Volume, when string) map[string]string {
 	options := map[string]string{}
 	maps.Copy(options, v.Options)
-	if options["remote"] == "" {
-		return nil, hint.With(fmt.Errorf("%w: docker volume %s has no remote to bring it back from", snapshot.ErrRefused, v.Name),
-			"one that has: docker volume create -d s4 -o remote=URL NAME")
-	}
-	if options["name"] == "" {
+	delete(options, "volume")
+	switch {
+	case options["remote"] == "":
+		options["volume"] = v.Name
+	case options["name"] == "":
 		options["name"] = v.Name
 	}
 	options["replicate"] = "off"
 	if delete(options, "from"); when != "" {
 		options["from"] = when
 	}
-	return options, nil
+	return options
+}
+
+// Resize changes the size of a docker volume of s4's driver, while it is used, and
+// tells of the volume then. Errors: fs.ErrNotExist; snapshot.ErrRefused; what the
+// driver says.
+func (h *Host) Resize(ctx context.Context, name, size string) (Listed, error) {
+	if _, err := h.ours(ctx, name); err != nil {
+		return Listed{}, err
+	}
+	if err := h.Plugin.Resize(ctx, name, size); err != nil {
+		return Listed{}, err
+	}
+	v, err := h.Engine.Volume(ctx, name)
+	return Listed{v.Name, v.Labels, v.Status}, err
 }
 
 // unused refuses a volume that a running container has.

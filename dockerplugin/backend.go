@@ -12,6 +12,7 @@ type Volume struct {
 	Name    string
 	Dir     string // its own directory, which exists; volume.json in it is the driver's
 	Options Options
+	Source  string // the directory of the volume that it is filled from; "" for none
 }
 
 // Volumes stores and mounts volumes. There is one call at a time for a volume,
@@ -39,15 +40,33 @@ type Content interface {
 	// Status is shown by `docker volume inspect`: snapshots, lag, remote. It
 	// comes at any time, beside other calls, and may not wait for a network.
 	Status(ctx context.Context, v Volume) (map[string]any, error)
+}
+
+// Upkeep is what a person has done with volumes. There is one call at a time for
+// a volume, as for [Volumes].
+type Upkeep interface {
 	// Exchange lets two volumes that are not mounted change their contents, in
 	// one step.
 	Exchange(ctx context.Context, a, b Volume) error
+	// Restore brings a volume that is not mounted back to a snapshot that it has
+	// on this host, in one step.
+	Restore(ctx context.Context, v Volume, when string) (Restored, error)
+	// Resize changes the size of a volume, mounted or not. It may leave it
+	// mounted.
+	Resize(ctx context.Context, v Volume, size string) error
 }
 
-// Backend is both.
+// Restored names snapshots, as a TIME.
+type Restored struct {
+	To     string // which the volume now is
+	Before string // as it was before
+}
+
+// Backend is all of them.
 type Backend interface {
 	Volumes
 	Content
+	Upkeep
 }
 
 // Progress is how far a fill is.

@@ -145,6 +145,19 @@ func (b *dirs) Exchange(_ context.Context, one, two Volume) error {
 	return unix.Renameat2(unix.AT_FDCWD, filepath.Join(one.Dir, "data"), unix.AT_FDCWD, filepath.Join(two.Dir, "data"), unix.RENAME_EXCHANGE)
 }
 
+// Restore and Resize leave behind what they were asked for.
+func (b *dirs) Restore(_ context.Context, v Volume, when string) (Restored, error) {
+	if b.mounted(v) {
+		return Restored{}, errors.New("it is mounted")
+	}
+	return Restored{To: when, Before: "now"}, os.WriteFile(filepath.Join(v.Dir, "data", "restored"), []byte(when), 0o644)
+}
+
+func (b *dirs) Resize(ctx context.Context, v Volume, size string) error {
+	_, err := b.Mount(ctx, v)
+	return errors.Join(err, os.WriteFile(filepath.Join(v.Dir, "data", "size"), []byte(size), 0o644))
+}
+
 // tell makes control files; such as "hold-mount", or "fail-fill=the text".
 func (b *dirs) tell(t testing.TB, files ...string) {
 	t.Helper()

@@ -60,6 +60,21 @@ func (c *Client) Exchange(ctx context.Context, one, two string) error {
 	return err
 }
 
+// Restore brings a volume back to a snapshot on this host: see [Driver.Restore].
+func (c *Client) Restore(ctx context.Context, name, when string) (Restored, error) {
+	r, err := c.call(ctx, restoreCall, request{Name: name, When: when})
+	if err != nil || r.Restored == nil {
+		return Restored{}, err
+	}
+	return *r.Restored, nil
+}
+
+// Resize changes a volume's size: see [Driver.Resize].
+func (c *Client) Resize(ctx context.Context, name, size string) error {
+	_, err := c.call(ctx, resizeCall, request{Name: name, Size: size})
+	return err
+}
+
 // call makes one call. Errors: snapshot.ErrUnreachable where no driver answers;
 // what the driver says.
 func (c *Client) call(ctx context.Context, name string, r request) (response, error) {

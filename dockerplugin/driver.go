@@ -125,6 +125,19 @@ func (d *Driver) background(task func(context.Context)) {
 	d.tasks.Go(func() { task(d.ctx) })
 }
 
+// take is a volume that somebody may see, locked until unlock is called. Errors:
+// fs.ErrNotExist; the context's.
+func (d *Driver) take(ctx context.Context, name string) (r *record, unlock func(), err error) {
+	if unlock, err = d.volumes.lock(ctx, name); err != nil {
+		return nil, nil, err
+	}
+	if r, err = d.record(name); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return r, unlock, nil
+}
+
 // Create makes a volume. To make one again with the same options does nothing;
 // with other options it is refused (snapshot.ErrRefused). Errors:
 // snapshot.ErrUsage, and the backend's.
@@ -144,6 +157,11 @@ func (d *Driver) Create(ctx context.Context, name string, given map[string]strin
 	d.mu.Lock()
 	r := d.records[name]
 	d.mu.Unlock()
+	if r == nil && options.Volume != "" {
+		if _, err := d.record(options.Volume); err != nil {
+			return err
+		}
+	}
 	switch {
 	case r == nil:
 	case r.State == creating:
@@ -200,15 +218,11 @@ func (d *Driver) undo(ctx context.Context, r *record) error {
 // Remove moves a volume into the trash. One that is mounted is refused
 // (snapshot.ErrRefused). Errors: fs.ErrNotExist, and the backend's.
 func (d *Driver) Remove(ctx context.Context, name string) error {
-	unlock, err := d.volumes.lock(ctx, name)
+	r, unlock, err := d.take(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	r, err := d.record(name)
-	if err != nil {
-		return err
-	}
 	if len(r.Mounts) > 0 {
 		// The engine does not ask while a container has the volume, but after
 		// a crash of it some mounts were never ended.
@@ -261,14 +275,13 @@ func (d *Driver) Mount(ctx context.Context, name, id string) (string, error) {
 
 // mountFilled asks to be called again where the volume is filling.
 func (d *Driver) mountFilled(ctx context.Context, name, id string) (at string, again bool, err error) {
-	unlock, err := d.volumes.lock(ctx, name)
+	r, unlock, err := d.take(ctx, name)
 	if err != nil {
 		return "", false, err
 	}
 	defer unlock()
-	r, err := d.record(name)
-	if err != nil || r.State == filling {
-		return "", err == nil, err
+	if r.State == filling {
+		return "", true, nil
 	}
 	at, err = d.backend.Mount(ctx, d.volume(r))
 	if err != nil {
@@ -290,15 +303,11 @@ func (d *Driver) mountFilled(ctx context.Context, name, id string) (at string, a
 // Unmount ends the use id. With the last one the volume is unmounted. Errors:
 // fs.ErrNotExist, and the backend's.
 func (d *Driver) Unmount(ctx context.Context, name, id string) error {
-	unlock, err := d.volumes.lock(ctx, name)
+	r, unlock, err := d.take(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	r, err := d.record(name)
-	if err != nil {
-		return err
-	}
 	r = r.without(id)
 	if err := d.save(r); err != nil {
 		// A full disk may not keep a container from ending.
@@ -309,41 +318,6 @@ func (d *Driver) Unmount(ctx context.Context, name, id string) error {
 		return nil
 	}
 	return d.backend.Unmount(ctx, d.volume(r))
-}
-
-// Exchange lets two volumes change their contents; their names, options and
-// who refers to them stay. One that is in use or filling is refused
-// (snapshot.ErrRefused). Errors: fs.ErrNotExist, and the backend's.
-func (d *Driver) Exchange(ctx context.Context, one, two string) error {
-	if one == two {
-		return fmt.Errorf("%w: volume %s with itself", snapshot.ErrUsage, one)
-	}
-	names := []string{one, two}
-	slices.Sort(names) // two of these never wait for each other
-	var volumes []Volume
-	for _, name := range names {
-		unlock, err := d.volumes.lock(ctx, name)
-		if err != nil {
-			return err
-		}
-		defer unlock()
-		r, err := d.record(name)
-		switch {
-		case err != nil:
-			return err
-		case r.State != ready:
-			return fmt.Errorf("%w: volume %s is being filled", snapshot.ErrRefused, name)
-		case len(r.Mounts) > 0:
-			return fmt.Errorf("%w: volume %s is in use", snapshot.ErrRefused, name)
-		}
-		volumes = append(volumes, d.volume(r))
-	}
-	for _, v := range volumes { // one may be mounted without need
-		if err := d.backend.Unmount(ctx, v); err != nil {
-			return err
-		}
-	}
-	return d.backend.Exchange(ctx, volumes[0], volumes[1])
 }
 
 // Info is what the engine may know of a volume.

@@ -79,15 +79,11 @@ func (d *Driver) fill(ctx context.Context, r *record, f *fill) {
 
 // filled makes a volume one for use.
 func (d *Driver) filled(ctx context.Context, name string) error {
-	unlock, err := d.volumes.lock(ctx, name)
+	r, unlock, err := d.take(ctx, name)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	r, err := d.record(name)
-	if err != nil {
-		return err
-	}
 	if err := d.backend.Unmount(ctx, d.volume(r)); err != nil {
 		return err
 	}

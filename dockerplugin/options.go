@@ -22,6 +22,7 @@ type Options struct {
 	Size     int64         // size=5G: how much fits in; 0 leaves it to the backend
 	Remote   string        // remote=s4@nas:/volumes: where it is pushed to and filled from
 	Name     string        // name=shop: what it is called there; "" is as docker calls it
+	Volume   string        // volume=db: the volume of this driver that it is filled from
 	From     string        // from=TIME: the snapshot to fill it with; "" is the newest
 	History  bool          // history=on: containers see .s4/history
 	Compress string        // compress=zstd:3: on the host's disk; "" leaves it to the backend
@@ -77,6 +78,10 @@ var parsers = map[string]func(*Options, string) error{
 	},
 	"name": func(o *Options, text string) error {
 		o.Name = text
+		return CheckName(text)
+	},
+	"volume": func(o *Options, text string) error {
+		o.Volume = text
 		return CheckName(text)
 	},
 	"from": func(o *Options, text string) error {
@@ -154,8 +159,10 @@ func ParseOptions(given map[string]string) (Options, error) {
 		}
 	}
 	switch {
-	case o.From != "" && o.Remote == "":
-		return Options{}, fmt.Errorf("%w: option from needs a remote to bring the snapshot from", snapshot.ErrUsage)
+	case o.From != "" && o.Remote == "" && o.Volume == "":
+		return Options{}, fmt.Errorf("%w: option from needs a remote, or a volume, to bring the snapshot from", snapshot.ErrUsage)
+	case o.Remote != "" && o.Volume != "":
+		return Options{}, fmt.Errorf("%w: options remote and volume: it can be filled from one of them only", snapshot.ErrUsage)
 	case o.Autogrow > 0 && o.Autogrow < o.Size:
 		return Options{}, fmt.Errorf("%w: option autogrow: its limit is below the size", snapshot.ErrUsage)
 	}

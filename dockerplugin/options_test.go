@@ -20,7 +20,7 @@ func TestParseOptions(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 	for says, o := range map[string]given{
-		"there are autogrow, compress, from, history, interval, name, remote, replicate, size": {"sise": "5G"},
+		"there are autogrow, compress, from, history, interval, name, remote, replicate, size, volume": {"sise": "5G"},
 		"option size: \"5GB\" is no size":              {"size": "5GB"},
 		"option size: \"\" is no size":                 {"size": ""},
 		"nothing fits":                                 {"size": "0"},
@@ -28,6 +28,8 @@ func TestParseOptions(t *testing.T) {
 		"neither user@host:/path nor an absolute path": {"remote": "volumes"},
 		"names an archive":                             {"remote": "nas:/r::a"},
 		"needs a remote":                               {"from": "2h"},
+		"one of them only":                             {"remote": "/r", "volume": "db"},
+		"option volume":                                {"volume": "../db"},
 		"is no moment":                                 {"from": "a\nb", "remote": "/r"},
 		"on or off":                                    {"history": "yes"},
 		"no way to compress":                           {"compress": "zstd,ro"},

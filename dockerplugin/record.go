@@ -174,4 +174,12 @@ func (d *Driver) set(name string, r *record) {
 func (d *Driver) volumesDir() string       { return filepath.Join(d.dir, "volumes") }
 func (d *Driver) trashDir() string         { return filepath.Join(d.dir, "trash") }
 func (d *Driver) dirOf(name string) string { return filepath.Join(d.volumesDir(), name) }
-func (d *Driver) volume(r *record) Volume  { return Volume{r.Name, d.dirOf(r.Name), r.options} }
+
+// volume is a record's volume as the backend sees it.
+func (d *Driver) volume(r *record) Volume {
+	v := Volume{Name: r.Name, Dir: d.dirOf(r.Name), Options: r.options}
+	if source := r.options.Volume; source != "" {
+		v.Source = d.dirOf(source)
+	}
+	return v
+}

@@ -38,10 +38,16 @@ type request struct {
 	ID   string
 	Opts map[string]string
 	With string `json:",omitempty"` // of exchangeCall: the other volume's name
+	When string `json:",omitempty"` // of restoreCall: a TIME
+	Size string `json:",omitempty"` // of resizeCall
 }
 
-// exchangeCall is a call that the engine does not know, but s4 does.
-const exchangeCall = "S4.Exchange"
+// Calls that the engine does not know, but s4 does.
+const (
+	exchangeCall = "S4.Exchange"
+	restoreCall  = "S4.Restore"
+	resizeCall   = "S4.Resize"
+)
 
 // response has what any call may answer.
 type response struct {
@@ -51,6 +57,7 @@ type response struct {
 	Volume       *Info         `json:",omitempty"`
 	Volumes      []Info        `json:",omitempty"`
 	Capabilities *capabilities `json:",omitempty"`
+	Restored     *Restored     `json:",omitempty"`
 }
 
 type capabilities struct{ Scope string }
@@ -110,6 +117,13 @@ func NewServer(d *Driver, log *slog.Logger) *Server {
 		}},
 		exchangeCall: {shortTime, func(ctx context.Context, r request) (response, error) {
 			return response{}, d.Exchange(ctx, r.Name, r.With)
+		}},
+		restoreCall: {longTime, func(ctx context.Context, r request) (response, error) {
+			restored, err := d.Restore(ctx, r.Name, r.When)
+			return response{Restored: &restored}, err
+		}},
+		resizeCall: {longTime, func(ctx context.Context, r request) (response, error) {
+			return response{}, d.Resize(ctx, r.Name, r.Size)
 		}},
 		"VolumeDriver.List": {shortTime, func(context.Context, request) (response, error) {
 			return response{Volumes: d.List()}, nil

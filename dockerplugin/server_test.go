@@ -383,6 +383,35 @@ func TestClient(t *testing.T) {
 	if err := c.Exchange(ctx, "a", "a"); err == nil {
 		t.Error("exchanged with itself")
 	}
+	if _, err := c.Mount(ctx, "a", "use"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Restore(ctx, "a", "2h"); err == nil || !strings.Contains(err.Error(), "volume a is in use") {
+		t.Errorf("brought back below its users: %v", err)
+	}
+	v.b.release(t, "at-unmount")
+	unmounted := func() bool { return exists(filepath.Join(v.b.control, "at-unmount")) }
+	if err := c.Resize(ctx, "a", "+5G"); err != nil || unmounted() {
+		t.Errorf("unmounted below its users, or %v", err)
+	}
+	if got, err := os.ReadFile(filepath.Join(at, "size")); string(got) != "+5G" {
+		t.Errorf("resized to %q, %v", got, err)
+	}
+	if err := c.Unmount(ctx, "a", "use"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := c.Restore(ctx, "a", "2h"); err != nil || r != (Restored{"2h", "now"}) {
+		t.Errorf("brought back: %v, %v", r, err)
+	}
+	v.b.release(t, "at-unmount")
+	if err := c.Resize(ctx, "a", "max"); err != nil || !unmounted() {
+		t.Errorf("still mounted though nobody uses it, or %v", err)
+	}
+	for _, err := range []error{c.Resize(ctx, "none", "5G"), c.Create(ctx, "c", given{"volume": "none"})} {
+		if err == nil || !strings.Contains(err.Error(), "no such volume: none") {
+			t.Errorf("%v", err)
+		}
+	}
 	if err := c.Remove(ctx, "a"); err != nil {
 		t.Error(err)
 	}

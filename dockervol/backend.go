@@ -114,6 +114,7 @@ func (b *Backend) Create(ctx context.Context, v dockerplugin.Volume) (fills bool
 		}
 		fills = !missing
 	}
+	fills = fills || v.Source != ""
 	return fills, b.makeImage(ctx, v)
 }
 
@@ -168,9 +169,14 @@ func (b *Backend) Delete(ctx context.Context, v dockerplugin.Volume) error {
 
 // Exchange lets two volumes change images. What an image's .s4 says of its name
 // and remote is put right at the next mount.
-func (b *Backend) Exchange(_ context.Context, one, two dockerplugin.Volume) error {
+func (b *Backend) Exchange(ctx context.Context, one, two dockerplugin.Volume) error {
 	for _, v := range []dockerplugin.Volume{one, two} {
 		if err := os.Remove(statusPath(v)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	for _, v := range []dockerplugin.Volume{one, two} {
+		if err := b.endRestore(ctx, v); err != nil {
 			return err
 		}
 	}

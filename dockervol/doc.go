@@ -21,6 +21,8 @@
 //	             s4's own mount, a process that outlives the driver; where such
 //	             processes died, the mount of each lies on the dead one's
 //	served/      where that process mounts
+//	source/      while it is filled from another volume: that one's live tree
+//	restoring    there while one of its snapshots is put in the live tree's place
 //	status.json  how replication was doing when the volume was last unmounted
 //
 // # What holds

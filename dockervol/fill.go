@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/dockerplugin"
@@ -12,11 +13,30 @@ import (
 	"github.com/s4-storage/s4/volume"
 )
 
-// Fill clones the volume from its remote; an interrupted clone is carried on.
+// Fill clones the volume from its remote, where an interrupted clone is carried
+// on, or copies it from another on this host.
 func (b *Backend) Fill(ctx context.Context, v dockerplugin.Volume, report func(dockerplugin.Progress)) error {
 	if err := b.attach(ctx, v, liveDir(v)); err != nil {
 		return err
 	}
+	if v.Source != "" {
+		return b.growing(ctx, v, b.copyFrom)
+	}
+	return b.growing(ctx, v, func(ctx context.Context, v dockerplugin.Volume) error { return b.fill(ctx, v, report) })
+}
+
+// growing does something with a volume that is mounted for nobody yet, while it
+// grows as it needs to.
+func (b *Backend) growing(ctx context.Context, v dockerplugin.Volume, do func(context.Context, dockerplugin.Volume) error) error {
+	aside, cancel := context.WithCancel(ctx)
+	var growing sync.WaitGroup
+	growing.Go(func() { b.grow(aside, v, func(string) {}) })
+	defer growing.Wait()
+	defer cancel()
+	return do(ctx, v)
+}
+
+func (b *Backend) fill(ctx context.Context, v dockerplugin.Volume, report func(dockerplugin.Progress)) error {
 	done, err := b.filled(v)
 	if err != nil || done {
 		return err

@@ -175,6 +175,9 @@ func (k *keeper) attempt(ctx context.Context) error {
 	if err := k.b.settle(k.v); err != nil {
 		return err
 	}
+	if k.v.Options.Remote == "" {
+		return k.snapshots(ctx)
+	}
 	if !replicated(k.v) {
 		return nil
 	}
@@ -269,6 +272,12 @@ func (b *Backend) lastPush(ctx context.Context, v dockerplugin.Volume) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lastPushTime)
 	defer cancel()
+	if v.Options.Remote == "" {
+		if err := b.snapshot(ctx, v); err != nil {
+			b.log.Warn("no snapshot is taken", "volume", v.Name, "err", err)
+		}
+		return
+	}
 	if err := b.pushOnce(ctx, v); err != nil {
 		b.log.Warn("not all is pushed; the rest will be at the next mount", "volume", v.Name, "err", err)
 	}

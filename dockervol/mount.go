@@ -17,6 +17,9 @@ import (
 
 // Mount mounts the volume, and has it kept from then on.
 func (b *Backend) Mount(ctx context.Context, v dockerplugin.Volume) (string, error) {
+	if err := b.endRestore(ctx, v); err != nil {
+		return "", err
+	}
 	if err := b.attach(ctx, v, liveDir(v)); err != nil {
 		return "", err
 	}
@@ -129,7 +132,7 @@ func (b *Backend) unmount(ctx context.Context, v dockerplugin.Volume) error {
 	if err := record(v, liveDir(v)).Release(ctx); err != nil {
 		return err
 	}
-	for _, dir := range []string{dataDir(v), liveDir(v)} {
+	for _, dir := range []string{sourceDir(v), dataDir(v), liveDir(v)} {
 		// The process of a mount with history may take a moment to end.
 		err := patiently(ctx, func(err error) bool { return errors.Is(err, unix.EBUSY) },
 			func() error { return loop.Unmount(ctx, dir) })

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"encoding/json"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // What a person does with docker volumes.
@@ -65,6 +69,78 @@ func TestDockerVerbs(t *testing.T) {
 		fails(t, "no such volume", "docker", "restore", "none")
 		h.Docker("rm", "user")
 		h.Docker("volume", "rm", before, "beside")
+	})
+
+	t.Run("without a remote", func(t *testing.T) {
+		h.create("own", "size=300M", "autogrow=off")
+		h.run("own", "write", "/data/file", "first")
+		kept := func() int {
+			n, err := strconv.Atoi(h.status("own", "snapshots"))
+			if err != nil {
+				t.Error(err)
+			}
+			return n
+		}
+		before := kept() // one, and perhaps one amid the writing
+		h.run("own", "read", "/data/file")
+		h.run("own", "write", "/data/file", "second")
+		h.run("own", "write", "/data/other", "of the third")
+		if got := kept(); before < 1 || got != before+2 {
+			t.Errorf("%d snapshots, and after two changes %d", before, got)
+		}
+		h.start("runs", "own", "wait")
+		fails(t, "own is used by runs", "docker", "restore", "own@latest~2")
+		// Beside, also while it is used.
+		ok(t, "docker", "restore", "own@latest~2", "--as", "beside")
+		if got := h.run("beside", "read", "/data/file"); got != "first" {
+			t.Errorf("beside: %q", got)
+		}
+		h.Docker("rm", "-f", "runs")
+		h.Docker("create", "--name", "refers", "-v", "own:/data", h.Box(), "list", "/data")
+		out := ok(t, "docker", "restore", "own@latest~1", "--json")
+		var told struct{ Name, Snapshot string }
+		if err := json.Unmarshal([]byte(out), &told); err != nil || told.Name != "own" {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if got := h.Docker("start", "-a", "refers"); got != ".s4\nfile" {
+			t.Errorf("old and new are mixed: %s", got)
+		}
+		if got := h.run("own", "read", "/data/file"); got != "second" {
+			t.Errorf("brought back: %q", got)
+		}
+		h.run("own", "write", "/data/file", "fourth")
+		ok(t, "docker", "restore", "own@"+told.Snapshot)
+		if got := h.run("own", "read", "/data/other"); got != "of the third" {
+			t.Errorf("forth again: %q", got)
+		}
+		fails(t, "no snapshot", "docker", "restore", "own@1999-01-01")
+		fails(t, "no such volume", "docker", "create", "new", "-o", "volume=none")
+		if mounts, devices := h.left(); len(mounts)+len(devices) > 0 {
+			t.Errorf("left over: %v, %v", mounts, devices)
+		}
+		h.Docker("rm", "refers")
+		h.Docker("volume", "rm", "own", "beside")
+	})
+
+	t.Run("resize", func(t *testing.T) {
+		h.create("own", "size=300M", "autogrow=off")
+		h.start("runs", "own", "wait")
+		if out := ok(t, "docker", "resize", "own", "+200M"); !strings.Contains(out, "own: 500 MiB") {
+			t.Errorf("%s", out)
+		}
+		var st unix.Statfs_t // as the container sees it
+		if err := unix.Statfs(h.within("runs", "/data"), &st); err != nil || int64(st.Blocks)*st.Bsize != 500<<20 {
+			t.Errorf("%d bytes, %v", int64(st.Blocks)*st.Bsize, err)
+		}
+		fails(t, "is no size", "docker", "resize", "own", "lots")
+		fails(t, "s4 docker resize own min", "docker", "resize", "own", "1M")
+		h.Docker("rm", "-f", "runs")
+		ok(t, "docker", "resize", "own", "300M") // nobody uses it
+		if got := h.status("own", "size"); got != "300 MiB" {
+			t.Errorf("size: %s", got)
+		}
+		h.Docker("volume", "rm", "own")
+		fails(t, "no such volume", "docker", "resize", "own", "5G")
 	})
 
 	t.Run("list", func(t *testing.T) {

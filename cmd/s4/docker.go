@@ -15,7 +15,8 @@ type DockerCmd struct {
 	Create  DockerCreateCmd  `cmd:"" help:"Make a docker volume that backs itself up."`
 	Import  DockerImportCmd  `cmd:"" help:"Make a docker volume that is there one of s4."`
 	List    DockerListCmd    `cmd:"" help:"List the docker volumes of s4."`
-	Restore DockerRestoreCmd `cmd:"" help:"Bring a docker volume back from its remote."`
+	Restore DockerRestoreCmd `cmd:"" help:"Bring a docker volume back from its remote, or from its snapshots."`
+	Resize  DockerResizeCmd  `cmd:"" help:"Change the size of a docker volume while it is used."`
 	Add     DockerAddCmd     `cmd:"" help:"Add backups to a compose project."`
 	Status  DockerStatusCmd  `cmd:"" help:"Show the last good backups of docker volumes."`
 	Doctor  DockerDoctorCmd  `cmd:"" help:"Look at everything that the backups depend on."`

@@ -179,7 +179,7 @@ type DockerRestoreCmd struct {
 
 // Help is the paragraph under --help.
 func (DockerRestoreCmd) Help() string {
-	return `Fills a new docker volume from the remote, and then has it change places with the volume: containers that refer to the volume find what came back. What was there before stays, under a name that is told. With --as nothing changes places. Neither volume is replicated while it lies beside.
+	return `Fills a new docker volume from the remote, and then has it change places with the volume: containers that refer to the volume find what came back. What was there before stays, under a name that is told. A volume without a remote is brought back to one of its snapshots on this host; as it was before is a snapshot then. With --as nothing changes places. Neither volume is replicated while it lies beside.
 
 Examples:
 
@@ -191,23 +191,60 @@ Examples:
 func (c *DockerRestoreCmd) Run(ctx context.Context, a *app) error {
 	name, when, _ := strings.Cut(c.What, "@")
 	return c.withHost(func(h *dockerctl.Host) error {
-		beside, err := h.Restore(ctx, name, dockerctl.RestoreOptions{When: when, As: c.As, Tell: a.filling()})
+		r, err := h.Restore(ctx, name, dockerctl.RestoreOptions{When: when, As: c.As, Tell: a.filling()})
 		if err != nil {
 			return err
 		}
 		if a.JSON {
-			return a.printJSON(struct {
-				Name   string `json:"name"`   // of the volume that came back
-				Before string `json:"before"` // of the one that was there
-			}{map[bool]string{true: name, false: beside}[c.As == ""], map[bool]string{true: beside}[c.As == ""]})
+			out := struct {
+				Name     string `json:"name"`               // of the volume that came back
+				Before   string `json:"before"`             // of the one that was there
+				Snapshot string `json:"snapshot,omitempty"` // or of its snapshot
+			}{name, r.Beside, r.Snapshot}
+			if c.As != "" {
+				out.Name, out.Before = r.Beside, ""
+			}
+			return a.printJSON(out)
 		}
-		if c.As != "" {
-			a.say("Docker volume %s is what came back", beside)
-			return nil
+		switch {
+		case c.As != "":
+			a.say("Docker volume %s is what came back", r.Beside)
+		case r.Beside == "":
+			a.say("Docker volume %s is as it was at %s; as it was before it is its snapshot %s", name, r.To, r.Snapshot)
+			a.say("hint: to go back: s4 docker restore %s@%s", name, r.Snapshot)
+		default:
+			a.say("Docker volume %s is what came back; as it was before it is %s", name, r.Beside)
+			a.say("hint: when all is well: docker volume rm %s", r.Beside)
 		}
-		a.say("Docker volume %s is what came back; as it was before it is %s", name, beside)
-		a.say("hint: when all is well: docker volume rm %s", beside)
 		return nil
+	})
+}
+
+// DockerResizeCmd is `s4 docker resize`.
+type DockerResizeCmd struct {
+	dockerFlags
+	Name string `arg:"" help:"Docker volume."`
+	Size string `arg:"" help:"New size: 20G, +5G, max or min (and -- -5G)."`
+}
+
+// Help is the paragraph under --help.
+func (DockerResizeCmd) Help() string {
+	return `Changes the size of a docker volume while containers use it. It grows by itself before it is full, unless it was made with autogrow=off; the host's disk always keeps a reserve.
+
+Example: sudo s4 docker resize db +5G`
+}
+
+// Run does it.
+func (c *DockerResizeCmd) Run(ctx context.Context, a *app) error {
+	return c.withHost(func(h *dockerctl.Host) error {
+		v, err := h.Resize(ctx, c.Name, c.Size)
+		if err != nil {
+			return err
+		}
+		if a.JSON {
+			return a.printJSON(v)
+		}
+		return a.print("%s: %s, %s of the host's disk\n", c.Name, v.Text("size"), v.Text("on_disk"))
 	})
 }
 
