@@ -6,6 +6,7 @@
 //	box append FILE TEXT
 //	box read FILE         prints its content
 //	box list DIR          prints the names in it, one a line
+//	box fill FILE         writes into it, durably, until that fails
 //	box remove FILE
 //	box wait              until SIGTERM
 //	box serve FILE        writes a running number into it, until SIGTERM
@@ -14,6 +15,7 @@ package main
 import (
 	"fmt"
 	"log"
+	"math/rand/v2"
 	"os"
 	"os/signal"
 	"strconv"
@@ -54,6 +56,8 @@ func run(args []string) error {
 		return write(args[0], args[1], os.O_TRUNC)
 	case verb == "append" && len(args) == 2:
 		return write(args[0], args[1], os.O_APPEND)
+	case verb == "fill" && len(args) == 1:
+		return fill(args[0])
 	case verb == "remove" && len(args) == 1:
 		return os.Remove(args[0])
 	case verb == "read" && len(args) == 1:
@@ -68,6 +72,25 @@ func run(args []string) error {
 		return err
 	}
 	return fmt.Errorf("no such use: %s %q", verb, args)
+}
+
+// fill returns the error that ends it.
+func fill(path string) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	data := make([]byte, 1<<20)
+	for random := rand.NewChaCha8([32]byte{}); ; { // which does not compress
+		_, _ = random.Read(data)
+		if _, err := f.Write(data); err != nil {
+			return err
+		}
+		if err := f.Sync(); err != nil {
+			return err
+		}
+	}
 }
 
 func write(path, text string, flags int) error {
