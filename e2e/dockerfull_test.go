@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -58,6 +59,33 @@ func TestDockerVolumeFull(t *testing.T) {
 	h.start("two", "db", "wait")
 	h.pushed("db", "file", "and goes on")
 	h.Docker("rm", "-f", "two")
+	h.removeAll()
+}
+
+// What comes from a remote may be larger than the volume it comes into.
+func TestDockerVolumeFillGrows(t *testing.T) {
+	if os.Getenv("S4_LONG") == "" {
+		t.Skip("it pushes 400 MiB: set S4_LONG=1")
+	}
+	h := newDockerHost(t)
+	h.create("db", "size=2G", "remote="+h.remote)
+	h.start("one", "db", "wait")
+	large := make([]byte, 400<<20)
+	rand.NewChaCha8([32]byte{}).Read(large)
+	if err := os.WriteFile(filepath.Join(h.mountpoint("db"), "large"), large, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	h.Docker("exec", "one", "/box", "write", "/data/file", "after it")
+	h.pushed("db", "file", "after it")
+	h.Docker("rm", "-f", "one")
+	h.Docker("volume", "rm", "db")
+	h.create("db", "size=300M", "remote="+h.remote)
+	h.eventually("it is filled", func() bool { return h.status("db", "state") == "ready" })
+	h.start("one", "db", "wait")
+	if got, err := os.ReadFile(filepath.Join(h.mountpoint("db"), "large")); err != nil || !bytes.Equal(got, large) {
+		t.Errorf("%d bytes came back, %v", len(got), err)
+	}
+	h.Docker("rm", "-f", "one")
 	h.removeAll()
 }
 

@@ -160,7 +160,7 @@ func (c *DockerListCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		for _, v := range list {
-			for _, field := range []string{"error", "replication"} {
+			for _, field := range []string{"error", "replication", "history", "room"} {
 				if text := v.Text(field); text != "-" {
 					a.warn("%s: %s", v.Name, text)
 				}
