@@ -30,7 +30,7 @@ func (b *Backend) Fill(ctx context.Context, v dockerplugin.Volume, report func(d
 func (b *Backend) growing(ctx context.Context, v dockerplugin.Volume, do func(context.Context, dockerplugin.Volume) error) error {
 	aside, cancel := context.WithCancel(ctx)
 	var growing sync.WaitGroup
-	growing.Go(func() { b.grow(aside, v, func(string) {}) })
+	growing.Go(func() { b.grow(aside, v, lookForRoomToFill, func(string) {}) })
 	defer growing.Wait()
 	defer cancel()
 	return do(ctx, v)

@@ -23,7 +23,9 @@ import (
 const (
 	lookForFirst = 500 * time.Millisecond // file, in an empty volume
 	lookForRoom  = 5 * time.Second
-	lookAgain    = time.Second // for changes to push, unless told otherwise
+	// A fill writes as fast as the disk does from its first moment on.
+	lookForRoomToFill = 100 * time.Millisecond
+	lookAgain         = time.Second // for changes to push, unless told otherwise
 	// lastPushTime bounds the push at the end: the engine waits a minute for
 	// the whole unmount, and so does who stops a container.
 	lastPushTime = 20 * time.Second
@@ -74,7 +76,7 @@ func (b *Backend) keep(v dockerplugin.Volume) {
 	ctx, cancel := context.WithCancel(b.ctx)
 	k := &keeper{b: b, v: v, cancel: cancel, said: map[string]string{}}
 	b.keepers[v.Dir] = k
-	k.tasks.Go(func() { b.grow(ctx, v, func(text string) { k.say("room", text) }) })
+	k.tasks.Go(func() { b.grow(ctx, v, lookForRoom, func(text string) { k.say("room", text) }) })
 	k.tasks.Go(func() { k.replicate(ctx) })
 	if v.Options.History {
 		k.tasks.Go(func() { k.watch(ctx) })
@@ -112,9 +114,9 @@ func wait(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// grow keeps room in a mounted volume until ctx ends, and tells what prevents
-// it, "" being nothing.
-func (b *Backend) grow(ctx context.Context, v dockerplugin.Volume, tell func(string)) {
+// grow keeps room in a mounted volume until ctx ends, looking that often, and
+// tells what prevents it, "" being nothing.
+func (b *Backend) grow(ctx context.Context, v dockerplugin.Volume, every time.Duration, tell func(string)) {
 	r := record(v, liveDir(v))
 	said := ""
 	for {
@@ -135,7 +137,7 @@ func (b *Backend) grow(ctx context.Context, v dockerplugin.Volume, tell func(str
 			}
 		}
 		said = text
-		if !wait(ctx, lookForRoom) {
+		if !wait(ctx, every) {
 			return
 		}
 	}
