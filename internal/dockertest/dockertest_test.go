@@ -27,3 +27,13 @@ func TestEngine(t *testing.T) {
 		t.Errorf("the program's own words are missing: %v", err)
 	}
 }
+
+// An image of the host's packages runs them, with their users.
+func TestDebian(t *testing.T) {
+	e := dockertest.New(t, dockertest.Options{})
+	e.Debian("debian", "openssh-server", "borgbackup")
+	got := e.Docker("run", "--rm", "debian", "sh", "-c", "id -un 0; id -un sshd; borg --version | cut -c 1-5; dpkg-query -W -f '${Package}' borgbackup")
+	if got != "root\nsshd\nborg \nborgbackup" {
+		t.Errorf("it has %q", got)
+	}
+}

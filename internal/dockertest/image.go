@@ -3,6 +3,7 @@ package dockertest
 import (
 	"archive/tar"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -45,29 +46,35 @@ func (e *Engine) Build(dir, binary string) {
 // its mode. The changes are lines of a Dockerfile.
 func (e *Engine) Import(image string, files map[string]string, changes ...string) {
 	e.tb.Helper()
+	e.importTar(image, func(t *tar.Writer) error {
+		for name, source := range files {
+			if err := packFile(t, strings.TrimPrefix(name, "/"), source); err != nil {
+				return fmt.Errorf("pack %s: %w", source, err)
+			}
+		}
+		return nil
+	}, changes...)
+}
+
+// importTar makes an image of what pack writes.
+func (e *Engine) importTar(image string, pack func(*tar.Writer) error, changes ...string) {
+	e.tb.Helper()
 	args := []string{"import"}
 	for _, c := range changes {
 		args = append(args, "--change", c)
 	}
-	ctx, cancel := context.WithTimeout(e.tb.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(e.tb.Context(), 5*time.Minute)
 	defer cancel()
 	cmd := e.Command(ctx, append(args, "-", image)...)
 	read, write := io.Pipe()
 	cmd.Stdin = read
-	go func() { write.CloseWithError(pack(write, files)) }()
+	go func() {
+		t := tar.NewWriter(write)
+		write.CloseWithError(errors.Join(pack(t), t.Close()))
+	}()
 	if out, err := cmd.CombinedOutput(); err != nil {
 		e.tb.Fatalf("docker import %s: %v: %s", image, err, out)
 	}
-}
-
-func pack(w io.Writer, files map[string]string) error {
-	t := tar.NewWriter(w)
-	for name, source := range files {
-		if err := packFile(t, strings.TrimPrefix(name, "/"), source); err != nil {
-			return fmt.Errorf("pack %s: %w", source, err)
-		}
-	}
-	return t.Close()
 }
 
 func packFile(t *tar.Writer, name, source string) error {
