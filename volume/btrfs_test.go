@@ -155,3 +155,48 @@ func testSparse(t *testing.T, shown, real string) {
 		t.Errorf("data begins and ends at %s, on disk at %s", got, want)
 	}
 }
+
+// On btrfs a push tells when what it pushes can no longer change, and what is
+// written from then on is not in it.
+func TestCaptured(t *testing.T) {
+	root := filepath.Join(btrfstest.New(t), "v")
+	if out, err := exec.CommandContext(t.Context(), "btrfs", "subvolume", "create", root).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	v, _, err := Init(root, InitOptions{}, testAccess(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close()
+	place := t.TempDir()
+	if _, err := v.AddRemote("origin", place, "none"); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(root, "file")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("before")
+	captured := 0
+	if err := v.Probe(t.Context(), "origin"); err != nil {
+		t.Errorf("a repository that is to be made: %v", err)
+	}
+	r, err := v.Push(t.Context(), PushOptions{Captured: func() { captured++; write("after!") }})
+	if err != nil || captured != 1 {
+		t.Fatalf("captured %d times, %v", captured, err)
+	}
+	borg := exec.CommandContext(t.Context(), "borg", "extract", "--stdout", filepath.Join(place, "v")+"::"+r.Snapshot.Name, "file")
+	borg.Env = append(os.Environ(), "BORG_BASE_DIR="+t.TempDir(), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes")
+	if got, err := borg.Output(); err != nil || string(got) != "before" {
+		t.Errorf("pushed %q, %v", got, err)
+	}
+	if err := os.Rename(place, place+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Probe(t.Context(), "origin"); !errors.Is(err, snapshot.ErrUnreachable) {
+		t.Errorf("a place that is away: %v", err)
+	}
+}

@@ -24,15 +24,8 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 		return nil, err
 	}
 	loc, begun := repo.Location, errors.Is(err, borgio.ErrUnfinished)
-	if _, known, ok := v.state.at(loc.String(), remote.URL); ok && !o.Force {
-		return nil, hint.With(&awayError{known.URL},
-			"is its disk mounted? To begin a new one in its place: s4 push --force "+remote.Name)
-	}
-	if !loc.IsRemote() && !begun {
-		if names, _ := os.ReadDir(loc.Path); len(names) > 0 {
-			return nil, hint.With(fmt.Errorf("%w: %s is there, is not empty and is not a repository", snapshot.ErrRefused, loc),
-				"move it away or choose another place with: s4 remote set-url "+remote.Name+" URL")
-		}
+	if err := v.mayCreate(loc, begun, remote, o.Force); err != nil {
+		return nil, err
 	}
 	if remote.Encryption != "none" {
 		if err := v.access.NewPassphrase(ctx, loc); err != nil {
@@ -52,6 +45,40 @@ func (v *Volume) reachOrCreate(ctx context.Context, remote Remote, o PushOptions
 		return nil, err
 	}
 	return &repository{Repository: opened, Location: loc, Adopted: repo.Adopted}, nil
+}
+
+// mayCreate refuses to make a repository where there was one, or is something else
+// than one that was begun.
+func (v *Volume) mayCreate(loc borgio.Location, begun bool, remote Remote, force bool) error {
+	if _, known, ok := v.state.at(loc.String(), remote.URL); ok && !force {
+		return hint.With(&awayError{known.URL},
+			"is its disk mounted? To begin a new one in its place: s4 push --force "+remote.Name)
+	}
+	if !loc.IsRemote() && !begun {
+		if names, _ := os.ReadDir(loc.Path); len(names) > 0 {
+			return hint.With(fmt.Errorf("%w: %s is there, is not empty and is not a repository", snapshot.ErrRefused, loc),
+				"move it away or choose another place with: s4 remote set-url "+remote.Name+" URL")
+		}
+	}
+	return nil
+}
+
+// Probe tells, without changing anything, why a push to a remote could not begin
+// now: it cannot be reached, or does not let us in. A repository that would have
+// to be made is no reason. Errors: those of [Volume.Push].
+func (v *Volume) Probe(ctx context.Context, remote string) error {
+	r, err := v.Remote(remote)
+	if err != nil {
+		return err
+	}
+	repo, err := v.reach(ctx, r)
+	switch {
+	case err == nil:
+		return repo.Close()
+	case repo != nil && errors.Is(err, borgio.ErrNotRepository):
+		return v.mayCreate(repo.Location, errors.Is(err, borgio.ErrUnfinished), r, false)
+	}
+	return err
 }
 
 // awayError says that a repository which was pushed to is not there. It may have

@@ -26,7 +26,11 @@ type PushOptions struct {
 	Patience time.Duration
 	// Connection is kept for the next push to the remote; nil: there is none.
 	Connection *Connection
-	Report     Reporter
+	// Captured is called, where it is not nil, as soon as what is pushed can no
+	// longer change: a btrfs snapshot has it. It is never called where the files
+	// are read as they stand.
+	Captured func()
+	Report   Reporter
 }
 
 // PushResult is what a push did.
@@ -156,6 +160,9 @@ func (v *Volume) push(ctx context.Context, o PushOptions) (result *PushResult, e
 	base := v.state.Base
 	if view.Snapshot != nil {
 		v.unlock()
+		if o.Captured != nil {
+			o.Captured()
+		}
 	}
 	if err := a.run(ctx); err != nil {
 		return nil, errors.Join(err, v.dropUnsent(ctx, view))

@@ -10,21 +10,22 @@ import (
 )
 
 // newDockerBackup is how the agent stores a docker volume: as the s4 volume of
-// the same name in its mountpoint. This is the place to wire in snapshots
-// (call Captured as soon as there is one).
+// the same name in its mountpoint.
 func newDockerBackup(a *app) dockeragent.Backup { return &dockerBackup{a} }
 
 type dockerBackup struct{ a *app }
 
 var (
 	_ dockeragent.Backup = (*dockerBackup)(nil)
+	_ dockeragent.Prober = (*dockerBackup)(nil)
 	_ dockeragent.Pruner = (*dockerBackup)(nil)
 )
 
 // dockerRemote is the remote that the agent looks after.
 const dockerRemote = "origin"
 
-// open opens the volume, with its remote where the agent wants it.
+// open makes the docker volume an s4 volume, with its remote where the agent
+// wants it.
 func (b *dockerBackup) open(dv dockeragent.Volume) (*volume.Volume, error) {
 	v, _, err := volume.Init(dv.Path, volume.InitOptions{Name: dv.Name}, b.a.access)
 	if err != nil {
@@ -41,6 +42,16 @@ func (b *dockerBackup) open(dv dockeragent.Volume) (*volume.Volume, error) {
 	return v, nil
 }
 
+// Probe tells why a push could not begin.
+func (b *dockerBackup) Probe(ctx context.Context, dv dockeragent.Volume) error {
+	v, err := b.open(dv)
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	return v.Probe(ctx, dockerRemote)
+}
+
 // Push stores the volume.
 func (b *dockerBackup) Push(ctx context.Context, dv dockeragent.Volume) (r dockeragent.Result, err error) {
 	v, err := b.open(dv)
@@ -51,7 +62,7 @@ func (b *dockerBackup) Push(ctx context.Context, dv dockeragent.Volume) (r docke
 	if err := v.LeaveOut(dv.Exclude); err != nil {
 		return r, err
 	}
-	p, err := v.Push(ctx, volume.PushOptions{Remote: dockerRemote})
+	p, err := v.Push(ctx, volume.PushOptions{Remote: dockerRemote, Captured: dv.Captured})
 	if p == nil {
 		return r, err
 	}
