@@ -127,6 +127,9 @@ func Add(ctx context.Context, o AddOptions) (*Added, error) {
 	return r, nil
 }
 
+// Command is what a person types to have compose do something.
+func (r *Added) Command(args string) string { return strings.Join(r.compose.args, " ") + " " + args }
+
 // Start starts the agent.
 func (r *Added) Start(ctx context.Context) error {
 	_, err := r.compose.run(ctx, r.dir, "up", "-d", agentService)
@@ -301,8 +304,9 @@ func (a *adding) override() ([]byte, error) {
 			{"volume", StateVolume, AgentDir},
 		},
 		ReadOnly: true, Tmpfs: []string{"/tmp"}, CapDrop: []string{"ALL"},
-		// Whoever owns the files of a volume, and whatever their modes.
-		CapAdd:      []string{"DAC_OVERRIDE", "FOWNER"},
+		// Whoever owns the files of a volume, and whatever their modes; and to give
+		// them back to their owners, when it is run to bring them back.
+		CapAdd:      []string{"DAC_OVERRIDE", "FOWNER", "CHOWN", "FSETID"},
 		SecurityOpt: []string{"no-new-privileges:true"},
 		Health: overrideHealth{Test: []string{"CMD", "s4", "docker", "status", "--quiet", "--health"},
 			Interval: "1m", Timeout: "30s", StartPeriod: "30m"},

@@ -149,6 +149,12 @@ func TestCompose(t *testing.T) {
 		t.Errorf("project %q, %v", project, err)
 	}
 
+	// Whoever looks into a volume through the agent's service is no second agent.
+	b.Docker("create", "--label", LabelAgent+"=true", "--label", composeProject+"=myshop", "--label", composeOneOff+"=True", "s4-agent:latest")
+	if !good() {
+		t.Error("the container of a `compose run` is taken for an agent")
+	}
+
 	// Again, with one volume more.
 	write(t, filepath.Join(dir, "docker-compose.yml"), strings.ReplaceAll(composeText, "{s4.exclude: scratch}", "{}"))
 	again, err := Add(t.Context(), AddOptions{Dir: dir, Remote: place, Socket: b.client.Socket()})

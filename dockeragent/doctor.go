@@ -207,6 +207,13 @@ func (d *doctor) key(ctx context.Context, s Status, path string) {
 		d.bad("key", err)
 		return
 	}
+	for _, st := range s.Volumes {
+		if strings.Contains(st.Error, "Permission denied (publickey") {
+			d.checks = append(d.checks, Check{Bad, "key", ssh.FingerprintSHA256(key) + " is not let in at " + st.Remote,
+				"`s4 docker add`, given again, prints its line for authorized_keys there; then: docker restart " + s.Container})
+			return
+		}
+	}
 	d.say(OK, "key", "%s", ssh.FingerprintSHA256(key))
 }
 

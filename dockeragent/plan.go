@@ -21,6 +21,7 @@ const (
 	composeProject   = "com.docker.compose.project"
 	composeService   = "com.docker.compose.service"
 	composeVolume    = "com.docker.compose.volume"
+	composeOneOff    = "com.docker.compose.oneoff"     // True for a container of `compose run`
 	composeDependsOn = "com.docker.compose.depends_on" // by compose v2 only
 )
 

@@ -354,3 +354,19 @@ func TestFollow(t *testing.T) {
 		t.Errorf("%+v", s.Volumes["new"])
 	}
 }
+
+// What failed is tried again at once by an agent that is started anew.
+func TestStartedAnew(t *testing.T) {
+	dir, next := t.TempDir(), time.Now().Add(time.Hour)
+	before := &State{Volumes: map[string]*VolumeState{"failed": {Failures: 3, Next: next}, "good": {Next: next, LastGood: time.Now()}}}
+	if err := before.save(dir); err != nil {
+		t.Fatal(err)
+	}
+	s, err := loadState(dir, "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !s.Volumes["failed"].Next.Before(time.Now()) || !s.Volumes["good"].Next.Equal(next) {
+		t.Errorf("due at %v and %v", s.Volumes["failed"].Next, s.Volumes["good"].Next)
+	}
+}

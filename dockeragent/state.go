@@ -60,6 +60,9 @@ func loadState(dir, project string) (*State, error) {
 	}
 	for _, v := range s.Volumes {
 		v.Running = false // in a process that is no more
+		if v.Failures > 0 {
+			v.Next = time.Time{} // who starts an agent anew has put right what failed
+		}
 	}
 	return s, nil
 }

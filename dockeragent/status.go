@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/s4-storage/s4/internal/dockerapi"
@@ -38,6 +39,9 @@ func Statuses(ctx context.Context, engine *dockerapi.Client, project string) ([]
 	}
 	all := []Status{}
 	for _, c := range containers {
+		if strings.EqualFold(c.Labels[composeOneOff], "true") {
+			continue // `compose run` of the agent's service: a person looks at something
+		}
 		s := Status{Container: c.Name(), Running: c.State == "running", id: c.ID, detail: c}
 		data, err := engine.ReadFile(ctx, c.ID, AgentDir+"/"+stateFile, maxState)
 		switch {
