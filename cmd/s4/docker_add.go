@@ -56,13 +56,16 @@ func (c *DockerAddCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 		if !c.Start {
-			a.say("hint: start it with: docker compose up -d s4-agent")
+			a.say("hint: start it with: %s", added.Command("up -d s4-agent"))
 			return nil
 		}
 		if err := added.Start(ctx); err != nil {
 			return err
 		}
 		a.say("The agent runs; see: s4 docker status")
+		if added.Authorized != "" {
+			a.say("hint: it tries again by itself until its key is let in; at once after: %s", added.Command("restart s4-agent"))
+		}
 		return nil
 	})
 }
@@ -87,7 +90,11 @@ func (c *DockerAddCmd) report(a *app, added *dockeragent.Added) error {
 	}
 	a.say("Pinned the host key %s", added.Fingerprint)
 	a.say("Put this line into ~/.ssh/authorized_keys of the remote's user:")
-	return a.print("%s\n", quote.Text(added.Authorized))
+	if err := a.print("%s\n", quote.Text(added.Authorized)); err != nil {
+		return err
+	}
+	a.say("hint: in an s4-target, for each volume: s4 target add-key VOLUME \"$(cat %s.pub)\" --append-only", quote.Shell(added.Key))
+	return nil
 }
 
 // acceptHost asks the person, unless a flag has the answer.
