@@ -1,8 +1,11 @@
 package dockerplugin
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/s4-storage/s4/internal/atomicfile"
 	"github.com/s4-storage/s4/internal/systemd"
@@ -83,4 +86,16 @@ func Install(ctx context.Context, m systemd.Manager, o UnitOptions) error {
 		return err
 	}
 	return m.Enable(ctx, ServiceUnit, service)
+}
+
+// Uninstall undoes [Install]. Volumes stay, and what is mounted stays mounted.
+// Errors: fs.ErrNotExist where nothing is installed.
+func Uninstall(ctx context.Context, m systemd.Manager) error {
+	// The socket first: it would start the service again.
+	socket := m.Disable(ctx, SocketUnit)
+	service := m.Disable(ctx, ServiceUnit)
+	if errors.Is(socket, fs.ErrNotExist) && service == nil { // half of an install
+		return nil
+	}
+	return cmp.Or(socket, service)
 }

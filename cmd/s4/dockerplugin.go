@@ -16,8 +16,9 @@ import (
 
 // DockerPluginCmd is `s4 docker plugin`.
 type DockerPluginCmd struct {
-	Serve   DockerPluginServeCmd   `cmd:"" help:"Serve docker's volumes; systemd runs this."`
-	Install DockerPluginInstallCmd `cmd:"" help:"Have systemd serve docker's volumes, from now on and at boot."`
+	Serve     DockerPluginServeCmd     `cmd:"" help:"Serve docker's volumes; systemd runs this."`
+	Install   DockerPluginInstallCmd   `cmd:"" help:"Have systemd serve docker's volumes, from now on and at boot."`
+	Uninstall DockerPluginUninstallCmd `cmd:"" help:"Undo that."`
 }
 
 // DockerPluginServeCmd is `s4 docker plugin serve`.
@@ -123,5 +124,27 @@ func (c *DockerPluginInstallCmd) Run(ctx context.Context, a *app) error {
 	}
 	a.say("docker's volume driver s4 is enabled and runs")
 	a.say("hint: docker volume create -d s4 -o size=5G NAME")
+	return nil
+}
+
+// DockerPluginUninstallCmd is `s4 docker plugin uninstall`.
+type DockerPluginUninstallCmd struct{}
+
+// Help is the paragraph under --help.
+func (DockerPluginUninstallCmd) Help() string {
+	return `Ends the volume driver and takes its two units away. Its docker volumes stay where they are, and containers that run keep them; none can be started with them until the driver is installed again.
+
+Example: sudo s4 docker plugin uninstall`
+}
+
+// Run does it.
+func (c *DockerPluginUninstallCmd) Run(ctx context.Context, a *app) error {
+	if os.Geteuid() != 0 {
+		return hint.With(errors.New("docker's volume driver is root's"), "sudo s4 docker plugin uninstall")
+	}
+	if err := dockerplugin.Uninstall(ctx, systemd.Ours()); err != nil {
+		return err
+	}
+	a.say("docker's volume driver s4 is gone; its volumes are still in %s", dockerplugin.DefaultDir)
 	return nil
 }
