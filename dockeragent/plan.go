@@ -376,7 +376,7 @@ func (p *planner) unused(mounted map[string]bool) {
 	if p.self != nil {
 		for _, m := range p.self.Mounts {
 			if m.Type == "volume" && within(m.Destination, VolumesDir) && !mounted[m.Name] {
-				p.problem("volume %s: only the agent mounts it; is a service's volume called otherwise?", m.Name)
+				p.problem("volume %s: only the agent mounts it: is the project down, or a service's volume called otherwise?", m.Name)
 			}
 		}
 	}

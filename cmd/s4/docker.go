@@ -5,9 +5,12 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/s4-storage/s4/dockeragent"
 	"github.com/s4-storage/s4/internal/dockerapi"
+	"github.com/s4-storage/s4/internal/hint"
+	"github.com/s4-storage/s4/internal/quote"
 )
 
 // DockerCmd is `s4 docker`.
@@ -32,6 +35,16 @@ func withEngine(do func(*dockerapi.Client) error) error {
 	}
 	defer engine.Close()
 	return do(engine)
+}
+
+// needImage fails early where an image is missing that no registry can have, as
+// its name names none.
+func needImage(ctx context.Context, engine *dockerapi.Client, image string) error {
+	err := engine.HasImage(ctx, image)
+	if !errors.Is(err, fs.ErrNotExist) || strings.Contains(image, "/") {
+		return nil // whatever else is wrong shows when it is used
+	}
+	return hint.With(err, "in s4's own directory: make build && docker build -f docker/agent/Dockerfile -t "+quote.Shell(image)+" .")
 }
 
 // projectFlags choose a compose project.

@@ -48,6 +48,11 @@ func (c *DockerAddCmd) Run(ctx context.Context, a *app) error {
 			}
 			return a.print("%s", text)
 		}
+		if c.Start {
+			if err := needImage(ctx, engine, c.Image); err != nil {
+				return err
+			}
+		}
 		added, err := dockeragent.Add(ctx, o)
 		if err != nil {
 			return err

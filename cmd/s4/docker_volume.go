@@ -259,6 +259,9 @@ type agentFlags struct {
 
 func (f agentFlags) run(ctx context.Context, a *app, job string) error {
 	return f.withHost(func(h *dockerctl.Host) error {
+		if err := needImage(ctx, h.Engine, f.Image); err != nil {
+			return err
+		}
 		container, err := h.StartAgent(ctx, f.Name, dockerctl.AgentOptions{Image: f.Image, Job: job, Key: f.Key, KnownHosts: f.KnownHosts})
 		if err != nil {
 			return err

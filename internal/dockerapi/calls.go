@@ -117,6 +117,12 @@ func (c *Client) Inspect(ctx context.Context, id string) (d Details, err error) 
 	return d, err
 }
 
+// HasImage fails where the engine would have to pull the image. Errors:
+// fs.ErrNotExist.
+func (c *Client) HasImage(ctx context.Context, image string) error {
+	return c.do(ctx, call{op: "inspect image", object: image, method: http.MethodGet, path: "/images/" + image + "/json"})
+}
+
 func (c *Client) control(ctx context.Context, op, id string) error {
 	return c.do(ctx, call{op: op, object: id, method: http.MethodPost, path: "/containers/" + url.PathEscape(id) + "/" + op})
 }
