@@ -7,7 +7,7 @@ set -eu
 
 # program:package
 common="fusermount3:fuse3 gcc:gcc"
-tests="borg:borgbackup ssh:openssh-client getfattr:attr mkfs.btrfs:btrfs-progs /usr/sbin/sshd:openssh-server rsync:rsync setfacl:acl git:git patch:patch make:make sqlite3:sqlite3 python3:python3 /usr/sbin/filefrag:e2fsprogs /usr/sbin/dockerd:docker.io docker-compose:docker-compose busybox:busybox-static /usr/sbin/debootstrap:debootstrap systemd-socket-activate:systemd /usr/sbin/ip:iproute2 /usr/lib/postgresql/15/bin/postgres:postgresql"
+tests="borg:borgbackup ssh:openssh-client getfattr:attr mkfs.btrfs:btrfs-progs /usr/sbin/sshd:openssh-server rsync:rsync setfacl:acl git:git patch:patch make:make sqlite3:sqlite3 python3:python3 /usr/sbin/filefrag:e2fsprogs /usr/sbin/dockerd:docker.io docker-compose:docker-compose busybox:busybox-static /usr/sbin/debootstrap:debootstrap /usr/sbin/update-ca-certificates:ca-certificates systemd-socket-activate:systemd /usr/sbin/ip:iproute2 /usr/lib/postgresql/15/bin/postgres:postgresql"
 
 case "${1:-}" in
 demo) wanted=$common ;;
