@@ -193,6 +193,20 @@ func TestCaptured(t *testing.T) {
 	if got, err := borg.Output(); err != nil || string(got) != "before" {
 		t.Errorf("pushed %q, %v", got, err)
 	}
+	if err := v.Probe(t.Context(), "origin"); err != nil {
+		t.Errorf("its own repository: %v", err)
+	}
+	other, _, err := Init(filepath.Join(t.TempDir(), "v"), InitOptions{}, testAccess(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	if _, err := other.AddRemote("origin", place, "none"); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Probe(t.Context(), "origin"); !errors.Is(err, snapshot.ErrRefused) {
+		t.Errorf("another volume's repository: %v", err)
+	}
 	if err := os.Rename(place, place+"-away"); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/snapshot"
 )
@@ -63,9 +64,10 @@ func (v *Volume) mayCreate(loc borgio.Location, begun bool, remote Remote, force
 	return nil
 }
 
-// Probe tells, without changing anything, why a push to a remote could not begin
-// now: it cannot be reached, or does not let us in. A repository that would have
-// to be made is no reason. Errors: those of [Volume.Push].
+// Probe tells why a push to a remote would be refused now, or could not begin: it
+// cannot be reached, does not let us in, or has snapshots that are in the way. A
+// repository that would have to be made is no reason. Errors: those of
+// [Volume.Push].
 func (v *Volume) Probe(ctx context.Context, remote string) error {
 	r, err := v.Remote(remote)
 	if err != nil {
@@ -74,11 +76,32 @@ func (v *Volume) Probe(ctx context.Context, remote string) error {
 	repo, err := v.reach(ctx, r)
 	switch {
 	case err == nil:
-		return repo.Close()
 	case repo != nil && errors.Is(err, borgio.ErrNotRepository):
 		return v.mayCreate(repo.Location, errors.Is(err, borgio.ErrUnfinished), r, false)
+	default:
+		return err
 	}
-	return err
+	if err := v.acquire(ctx); err != nil {
+		return errors.Join(err, repo.Close())
+	}
+	defer v.unlock()
+	known, err := v.meet(repo, r, false)
+	if err != nil {
+		return err
+	}
+	past, err := v.Past(ctx)
+	if err != nil {
+		return err
+	}
+	source := history.BorgSourceID(repo.ID().String())
+	if err := past.RefreshSource(ctx, source); err != nil {
+		return fmt.Errorf("look for news: %w", err)
+	}
+	held, err := past.Index.Snapshots(ctx, source)
+	if err != nil {
+		return err
+	}
+	return v.mayPush(known, held, r, false)
 }
 
 // awayError says that a repository which was pushed to is not there. It may have
