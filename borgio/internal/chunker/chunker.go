@@ -56,37 +56,60 @@ func (h *Hash) begin(window []byte) (sum uint32) {
 	return sum
 }
 
+// rollBlock is how many bytes are rolled over without looking for the end, and
+// without bounds that the compiler would have to check.
+const rollBlock = 256
+
 // roll moves the window until its hash fits the mask or enter ends, and tells by
 // how far. The race detector would look at each byte four times, and nobody but
 // the Chunker that calls has them: it is told of the reads that fill its buffer.
+//
+// This is most of what cutting costs, so each byte has as few instructions as it
+// can, and one variable: with several the compiler runs out of registers.
 //
 //go:norace
 func (h *Hash) roll(sum uint32, leave, enter []byte) (moved int, after uint32) {
 	mask := h.mask
 	at := 0
-	for len(enter) >= 8 && len(leave) >= 8 {
-		l, e := (*[8]byte)(leave), (*[8]byte)(enter)
-		// What enters and leaves does not depend on the hash, so only two
-		// operations a byte wait for one another.
-		s0 := sum
-		s1 := bits.RotateLeft32(s0, 1) ^ (h.out[l[0]] ^ h.in[e[0]])
-		s2 := bits.RotateLeft32(s1, 1) ^ (h.out[l[1]] ^ h.in[e[1]])
-		s3 := bits.RotateLeft32(s2, 1) ^ (h.out[l[2]] ^ h.in[e[2]])
-		s4 := bits.RotateLeft32(s3, 1) ^ (h.out[l[3]] ^ h.in[e[3]])
-		s5 := bits.RotateLeft32(s4, 1) ^ (h.out[l[4]] ^ h.in[e[4]])
-		s6 := bits.RotateLeft32(s5, 1) ^ (h.out[l[5]] ^ h.in[e[5]])
-		s7 := bits.RotateLeft32(s6, 1) ^ (h.out[l[6]] ^ h.in[e[6]])
-		if s0&mask == 0 || s1&mask == 0 || s2&mask == 0 || s3&mask == 0 ||
-			s4&mask == 0 || s5&mask == 0 || s6&mask == 0 || s7&mask == 0 {
-			break
+	for ; len(enter)-at >= rollBlock; at += rollBlock {
+		l, e := (*[rollBlock]byte)(leave[at:]), (*[rollBlock]byte)(enter[at:])
+		for i := 0; i < rollBlock; i += 8 {
+			if sum&mask == 0 {
+				return at + i, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i]] ^ h.in[e[i]])
+			if sum&mask == 0 {
+				return at + i + 1, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+1]] ^ h.in[e[i+1]])
+			if sum&mask == 0 {
+				return at + i + 2, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+2]] ^ h.in[e[i+2]])
+			if sum&mask == 0 {
+				return at + i + 3, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+3]] ^ h.in[e[i+3]])
+			if sum&mask == 0 {
+				return at + i + 4, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+4]] ^ h.in[e[i+4]])
+			if sum&mask == 0 {
+				return at + i + 5, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+5]] ^ h.in[e[i+5]])
+			if sum&mask == 0 {
+				return at + i + 6, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+6]] ^ h.in[e[i+6]])
+			if sum&mask == 0 {
+				return at + i + 7, sum
+			}
+			sum = bits.RotateLeft32(sum, 1) ^ (h.out[l[i+7]] ^ h.in[e[i+7]])
 		}
-		sum = bits.RotateLeft32(s7, 1) ^ (h.out[l[7]] ^ h.in[e[7]])
-		leave, enter = leave[8:], enter[8:]
-		at += 8
 	}
-	for i := 0; i < len(enter) && sum&mask != 0; i++ {
-		sum = bits.RotateLeft32(sum, 1) ^ h.out[leave[i]] ^ h.in[enter[i]]
-		at++
+	for ; at < len(enter) && sum&mask != 0; at++ {
+		sum = bits.RotateLeft32(sum, 1) ^ (h.out[leave[at]] ^ h.in[enter[at]])
 	}
 	return at, sum
 }

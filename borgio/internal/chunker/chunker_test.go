@@ -63,26 +63,37 @@ func lengthsOf(t testing.TB, c *Chunker, src io.Reader, data []byte) (lengths []
 
 var small = Params{5, 8, 6, 15}
 
+// rare has few cuts, so that the window rolls over several blocks at once.
+var rare = Params{5, 12, 10, 15}
+
 // TestCuts compares with the slow way, at every length around each limit, and
 // from readers that give little at a time.
 func TestCuts(t *testing.T) {
 	random := rand.NewChaCha8([32]byte{7})
 	for _, seed := range []int32{0, 1, -5, 1 << 30} {
-		c := New(NewHash(small, seed))
 		for n := range 700 {
-			noise := make([]byte, n)
-			random.Read(noise)
-			text := bytes.Repeat([]byte("so much to tell. "), n/17+1)[:n]
-			for _, data := range [][]byte{noise, make([]byte, n), text} {
-				want := cuts(small, seed, data)
-				for name, src := range map[string]io.Reader{
-					"whole": bytes.NewReader(data), "byte by byte": iotest.OneByteReader(bytes.NewReader(data)),
-					"early end": iotest.DataErrReader(bytes.NewReader(data)),
-				} {
-					if got := lengthsOf(t, c, src, data); !slices.Equal(got, want) {
-						t.Fatalf("seed %d, %d bytes %.8x, %s: %v, want %v", seed, n, data, name, got, want)
-					}
-				}
+			compareCuts(t, small, seed, n, random)
+		}
+		for n := 0; n < 5000; n += 61 {
+			compareCuts(t, rare, seed, n, random)
+		}
+	}
+}
+
+func compareCuts(t *testing.T, p Params, seed int32, n int, random io.Reader) {
+	t.Helper()
+	c := New(NewHash(p, seed))
+	noise := make([]byte, n)
+	_, _ = random.Read(noise)
+	text := bytes.Repeat([]byte("so much to tell. "), n/17+1)[:n]
+	for _, data := range [][]byte{noise, make([]byte, n), text} {
+		want := cuts(p, seed, data)
+		for name, src := range map[string]io.Reader{
+			"whole": bytes.NewReader(data), "byte by byte": iotest.OneByteReader(bytes.NewReader(data)),
+			"early end": iotest.DataErrReader(bytes.NewReader(data)),
+		} {
+			if got := lengthsOf(t, c, src, data); !slices.Equal(got, want) {
+				t.Fatalf("seed %d, %d bytes %.8x, %s: %v, want %v", seed, n, data, name, got, want)
 			}
 		}
 	}
