@@ -63,8 +63,7 @@ type Transaction struct {
 	mu       sync.Mutex // guards what follows
 	err      error      // the first that befell a stored object
 	ended    bool
-	fresh    map[ID]uint32      // objects put, and how long they are stored
-	pending  map[ID]*pending    // and those that are being put
+	pending  map[ID]*pending    // objects that are being put
 	chunkers []*chunker.Chunker // idle
 	scratch  [][]byte           // idle, for small objects
 	draft    *manifestDraft     // of the manifest
@@ -145,11 +144,10 @@ func (r *Repository) begin(ctx context.Context, target target, comp *compress.Co
 func (r *Repository) newTransaction(target target, comp *compress.Compressor, draft *manifestDraft, used uint64) *Transaction {
 	t := &Transaction{
 		repo: r, target: target, comp: comp, draft: draft,
-		hash:   chunker.NewHash(chunker.Files, r.key.ChunkSeed),
-		items:  chunker.NewHash(chunker.Items, r.key.ChunkSeed),
-		memory: semaphore.NewWeighted(writeBytes),
-		fresh:  map[ID]uint32{}, pending: map[ID]*pending{},
-		bases: map[ID]struct{}{},
+		hash:    chunker.NewHash(chunker.Files, r.key.ChunkSeed),
+		items:   chunker.NewHash(chunker.Items, r.key.ChunkSeed),
+		memory:  semaphore.NewWeighted(writeBytes),
+		pending: map[ID]*pending{}, bases: map[ID]struct{}{},
 	}
 	t.sections = newSectionCache(t)
 	for _, a := range draft.Archives {

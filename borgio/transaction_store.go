@@ -24,9 +24,7 @@ func (t *Transaction) store(ctx context.Context, plain []byte) (Chunk, error) {
 	p.stored, p.err = t.storeNew(ctx, c.ID, plain)
 	t.mu.Lock()
 	delete(t.pending, c.ID)
-	if p.err == nil {
-		t.fresh[c.ID] = p.stored
-	} else if t.err == nil {
+	if t.err == nil {
 		t.err = p.err
 	}
 	t.mu.Unlock()
@@ -41,10 +39,6 @@ func (t *Transaction) claim(ctx context.Context, id ID) (p *pending, mine bool, 
 	if t.err != nil {
 		defer t.mu.Unlock()
 		return nil, false, t.err
-	}
-	if stored, ok := t.fresh[id]; ok {
-		t.mu.Unlock()
-		return &pending{stored: stored}, false, nil
 	}
 	p, others := t.pending[id]
 	if !others {

@@ -34,7 +34,6 @@ func BenchmarkAddFile(b *testing.B) {
 					b.ReportAllocs()
 					for b.Loop() {
 						clear(target.ids)
-						clear(tx.fresh)
 						if _, err := tx.AddFile(b.Context(), bytes.NewReader(data)); err != nil {
 							b.Fatal(err)
 						}

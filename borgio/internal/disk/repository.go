@@ -140,7 +140,7 @@ func (s *Repository) tryRenew(ctx context.Context, check bool) error {
 		return err
 	}
 	if old == nil || old.transaction != tx || check && !old.checked {
-		v, err := openView(ctx, s.dir, s.conf.segmentsPerDir, tx, check, nil, s.log)
+		v, err := openView(ctx, s.dir, s.conf.segmentsPerDir, tx, check, old, nil, s.log)
 		if err != nil {
 			return err
 		}

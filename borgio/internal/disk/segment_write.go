@@ -63,6 +63,11 @@ func (s *segmentWriter) write(tag byte, id *[32]byte, data []byte, fresh bool) (
 	if _, err := s.buf.Write(head); err != nil {
 		return at, err
 	}
+	if len(data) >= writeBuffer { // to fill the buffer first would only be a copy
+		if err := s.buf.Flush(); err != nil {
+			return at, err
+		}
+	}
 	if _, err := s.buf.Write(data); err != nil {
 		return at, err
 	}
@@ -102,6 +107,9 @@ func (s *segmentWriter) open() error {
 	_, err = s.buf.WriteString(segmentMagic)
 	return err
 }
+
+// holds tells whether the kernel does not have the open segment up to end yet.
+func (s *segmentWriter) holds(end int64) bool { return end > s.offset-int64(s.buf.Buffered()) }
 
 // flush hands all to the kernel.
 func (s *segmentWriter) flush() error {

@@ -27,9 +27,10 @@ const noSegment = -1
 // view finds the objects of a repository as one transaction left them.
 type view struct {
 	transaction
-	file    *os.File   // the index file, nil when everything was replayed
-	mapped  []byte     // its content; nil likewise
-	index   *diskIndex // over mapped; nil likewise
+	file    *os.File    // the index file, nil when everything was replayed
+	stat    fs.FileInfo // of it as it was opened; nil likewise
+	mapped  []byte      // its content; nil likewise
+	index   *diskIndex  // over mapped; nil likewise
 	lookups atomic.Int64
 	checked bool // the index matched its digests, or has none, or is not used
 	overlay map[[32]byte]place
@@ -129,13 +130,16 @@ const fullCheckLimit = 64 << 20
 // openView opens the view of a transaction. Nothing is written; what the
 // index file lacks, or all when there is no good one, is replayed in memory.
 //
+// An index file that an earlier view has checked is not checked again; there may
+// be none.
+//
 // A writer keeps a ledger, which is to be empty, and reads all where it lacks
 // what the ledger needs.
-func openView(ctx context.Context, dir string, perDir int, tx transaction, check bool, l *ledger, log *slog.Logger) (*view, error) {
+func openView(ctx context.Context, dir string, perDir int, tx transaction, check bool, earlier *view, l *ledger, log *slog.Logger) (*view, error) {
 	v := &view{transaction: tx, damaged: noSegment, ledger: l}
 	from := int64(noSegment)
 	if tx.index != noSegment && tx.index <= tx.committed {
-		err := v.openIndex(dir, check)
+		err := v.openIndex(dir, check, earlier)
 		if err == nil && l != nil {
 			if err = l.load(dir, tx.index); err != nil {
 				v.close()
@@ -161,23 +165,38 @@ func openView(ctx context.Context, dir string, perDir int, tx transaction, check
 	return v, nil
 }
 
-func (v *view) openIndex(dir string, check bool) error {
+func (v *view) openIndex(dir string, check bool, earlier *view) error {
 	name := fmt.Sprint("index.", v.transaction.index)
 	f, data, err := mapFile(filepath.Join(dir, name))
 	if err != nil {
 		return err
 	}
 	var x *diskIndex
-	if fault := OnFault(func() { x, err = v.checkIndex(dir, name, data, check) }); fault != nil {
-		err = fault
+	st, err := f.Stat()
+	if err == nil {
+		fault := OnFault(func() {
+			if v.checked = earlier.vouchesFor(st); v.checked {
+				x, err = parseIndex(data)
+			} else {
+				x, err = v.checkIndex(dir, name, data, check)
+			}
+		})
+		err = errors.Join(err, fault)
 	}
 	if err != nil {
 		_ = unix.Munmap(data)
 		f.Close()
 		return err
 	}
-	v.file, v.mapped, v.index = f, data, x
+	v.file, v.stat, v.mapped, v.index = f, st, data, x
 	return nil
+}
+
+// vouchesFor tells whether an index file is the one that v has checked. v may be
+// nil.
+func (v *view) vouchesFor(st fs.FileInfo) bool {
+	return v != nil && v.checked && v.stat != nil && os.SameFile(v.stat, st) &&
+		v.stat.Size() == st.Size() && v.stat.ModTime().Equal(st.ModTime())
 }
 
 // checkIndex checks an index file, with its digests if there are any.

@@ -79,7 +79,10 @@ func (w *Writer) open(ctx context.Context) error {
 	if tx.index > tx.committed {
 		return &ObjectError{"transaction", fmt.Errorf("the index knows transaction %d, the segments end with %d: borg check has to repair it", tx.index, tx.committed)}
 	}
-	if w.view, err = openView(ctx, s.dir, conf.segmentsPerDir, tx, true, w.ledger, s.log); err != nil {
+	s.mu.RLock()
+	shown := s.view
+	s.mu.RUnlock()
+	if w.view, err = openView(ctx, s.dir, conf.segmentsPerDir, tx, true, shown, w.ledger, s.log); err != nil {
 		return err
 	}
 	if w.view.damaged != noSegment {
@@ -155,8 +158,10 @@ func (w *Writer) StoredSize(id [32]byte) uint32 {
 // putSize is the size of the whole PUT at p.
 func (w *Writer) putSize(p place, id [32]byte) (uint32, error) {
 	if int64(p.segment) == w.out.number && w.out.file != nil {
-		if err := w.out.flush(); err != nil {
-			return 0, err
+		if w.out.holds(int64(p.offset) + putHeaderSize) {
+			if err := w.out.flush(); err != nil {
+				return 0, err
+			}
 		}
 		return readPutSize(w.out.file, p, id)
 	}
