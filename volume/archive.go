@@ -41,11 +41,12 @@ type archiving struct {
 	excluded *pathspec.Exclusion // as the view's own configuration says
 
 	tx      *borgio.Transaction
-	added   int64           // bytes, by the transactions before tx
-	base    snapshot.Info   // the archive that outline is of
-	outline *borgio.Outline // nil where there is none to build on
-	missed  []string        // what could not be read when the last one was made
-	unread  []string        // what could not be read now
+	added   int64             // bytes, by the transactions before tx
+	base    snapshot.Info     // the archive that outline is of
+	outline *borgio.Outline   // nil where there is none to build on
+	changes []btrfsvol.Change // since then; nil where btrfs cannot tell
+	missed  []string          // what could not be read when the last one was made
+	unread  []string          // what could not be read now
 }
 
 // run makes the archive, and tells in the result what became of it.
@@ -57,6 +58,9 @@ func (a *archiving) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := a.prepare(ctx); err != nil {
+		return err
+	}
 	if _, err := a.begin(ctx); err != nil {
 		return err
 	}
@@ -65,9 +69,6 @@ func (a *archiving) run(ctx context.Context) error {
 			v.log.Warn("end the push", "error", err)
 		}
 	}()
-	if err := a.findBase(ctx); err != nil {
-		return err
-	}
 	made, err := a.make(ctx, every, borgio.ArchiveInfo{
 		Name: name, Comment: history.FormatComment(info.Message, v.ID(), info.ID, info.Parent),
 		Hostname: info.Host, Username: info.User, Cmdline: []string{"s4", "push"}, Time: info.Time,
@@ -96,6 +97,21 @@ func (a *archiving) run(ctx context.Context) error {
 		v.log.Warn("the next push will read more than it has to", "error", err)
 	}
 	return nil
+}
+
+// prepare does what needs no lock. Nothing of the repository must be read later but
+// through the transaction: a connection for that has to wait for the lock.
+func (a *archiving) prepare(ctx context.Context) (err error) {
+	if a.excluded, err = exclusionAt(a.view.Root); err != nil {
+		return err
+	}
+	if err := a.findBase(ctx); err != nil || a.outline == nil {
+		return err
+	}
+	if a.changes, err = a.sinceBase(ctx); err != nil || a.changes != nil {
+		return err
+	}
+	return a.past.Ensure(ctx, a.base.Num)
 }
 
 // begin takes the repository's lock, the first time or after a checkpoint.
@@ -174,9 +190,6 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 		return archive.Result{}, err
 	}
 	defer done()
-	if a.excluded, err = exclusionAt(a.view.Root); err != nil {
-		return archive.Result{}, err
-	}
 	o.Exclude = func(p string, dir bool) bool { return neverArchived(p, dir) || leftOut(a.excluded, p, dir) }
 	m := &archive.Maker{Tx: a.tx, Every: every, Again: a.begin, Root: root, Exclude: o.Exclude, Moving: a.view.Snapshot == nil, Left: a.left}
 	if a.o.Report.Progress != nil {
@@ -194,14 +207,10 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 	if a.outline == nil {
 		return m.All(ctx, nil, info)
 	}
-	changes, err := a.sinceBase(ctx)
-	if err != nil {
-		return archive.Result{}, err
-	}
-	if changes != nil {
-		changed, err := archive.FromBtrfs(ctx, root, changes, o.Exclude)
+	if a.changes != nil {
+		changed, err := archive.FromBtrfs(ctx, root, a.changes, o.Exclude)
 		if errors.Is(err, archive.ErrTooTangled) {
-			m.Moved = archive.Moved(changes)
+			m.Moved = archive.Moved(a.changes)
 			return m.All(ctx, a.outline, info)
 		}
 		if err != nil {
@@ -209,9 +218,6 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 		}
 		missed := slices.DeleteFunc(slices.Clone(a.missed), func(p string) bool { return hides(a.excluded, path.Dir(p), true) })
 		return m.Update(ctx, a.outline, archive.Retry(ctx, root, changed, missed, o.Exclude, a.left), info)
-	}
-	if err := a.past.Ensure(ctx, a.base.Num); err != nil {
-		return archive.Result{}, err
 	}
 	o.Strict = true
 	if same, err := a.configured(ctx, root, o); err != nil {
