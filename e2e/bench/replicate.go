@@ -39,6 +39,7 @@ type replicated struct {
 	*session
 	dir, volume string
 	files       int
+	written     int // by all writers so far
 }
 
 // replicate: how far behind a remote is while files are written, what replicate
@@ -233,6 +234,8 @@ func (r *replicated) replicating(remote string, do func(pid int) error) (err err
 
 // writes are when each of a row of writes began.
 type writes struct {
+	before int // what the counter says at first
+
 	mu    sync.Mutex
 	began []time.Time
 	err   error
@@ -241,21 +244,15 @@ type writes struct {
 // behind writes so many files of 4 KB, one after every pause, and measures how
 // long after each the remote's manifest lists an archive that has it. Pauses are
 // between half and one and a half times as long, so that writes do not keep step
-// with a replicate that looks at the volume as regularly.
+// with a replicate that looks at the volume as regularly. One write before tells
+// when replicate has begun.
 func (r *replicated) behind(key, remote string, count int, pause time.Duration) error {
-	r.say("replicate: %d files, one every %v, to %s", count, pause, remote)
-	counter := filepath.Join(r.volume, counterName)
-	if err := os.WriteFile(counter, fmt.Appendf(nil, "%09d\n", 0), 0o644); err != nil {
+	if _, err := r.follow(filepath.Join(r.volume, key+"-before"), remote, 1, pause); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancel(r.ctx)
-	var w writes
-	var writing sync.WaitGroup
-	writing.Go(func() { w.write(ctx, counter, filepath.Join(r.volume, key), count, pause) })
-	lags, err := r.listed(&w, filepath.Join(r.place(remote), filepath.Base(r.volume)), count)
-	cancel()
-	writing.Wait()
-	if err := errors.Join(err, w.err); err != nil {
+	r.say("replicate: %d files, one every %v, to %s", count, pause, remote)
+	lags, err := r.follow(filepath.Join(r.volume, key), remote, count, pause)
+	if err != nil {
 		return err
 	}
 	slices.Sort(lags)
@@ -263,9 +260,22 @@ func (r *replicated) behind(key, remote string, count int, pause time.Duration) 
 	return nil
 }
 
+// follow writes files into dir and gives how long each took to be listed.
+func (r *replicated) follow(dir, remote string, count int, pause time.Duration) ([]float64, error) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	w := writes{before: r.written}
+	r.written += count
+	var writing sync.WaitGroup
+	writing.Go(func() { w.write(ctx, filepath.Join(r.volume, counterName), dir, count, pause) })
+	lags, err := r.listed(&w, filepath.Join(r.place(remote), filepath.Base(r.volume)), count)
+	cancel()
+	writing.Wait()
+	return lags, errors.Join(err, w.err)
+}
+
 // write writes one file after the other, and their number into the counter.
 func (w *writes) write(ctx context.Context, counter, dir string, count int, pause time.Duration) {
-	f, err := os.OpenFile(counter, os.O_WRONLY, 0)
+	f, err := os.OpenFile(counter, os.O_WRONLY|os.O_CREATE, 0o644)
 	if err == nil {
 		defer f.Close()
 		err = os.MkdirAll(dir, 0o755)
@@ -284,7 +294,7 @@ func (w *writes) write(ctx context.Context, counter, dir string, count int, paus
 		w.mu.Unlock()
 		copy(body, strconv.AppendInt(nil, rand.Int64(), 10))
 		if err = os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), body, 0o644); err == nil {
-			_, err = f.WriteAt(fmt.Appendf(nil, "%09d\n", i+1), 0)
+			_, err = f.WriteAt(fmt.Appendf(nil, "%09d\n", w.before+i+1), 0)
 		}
 	}
 	w.err = err
@@ -322,7 +332,7 @@ func (r *replicated) listed(w *writes, path string, count int) (lags []float64, 
 		}
 		newest = last
 		w.mu.Lock()
-		for i := len(lags); i < min(n, len(w.began)); i++ {
+		for i := len(lags); i < min(n-w.before, len(w.began)); i++ {
 			lags = append(lags, now.Sub(w.began[i]).Seconds())
 		}
 		w.mu.Unlock()
@@ -347,6 +357,9 @@ func counted(ctx context.Context, repo *borgio.Repository, id borgio.ID) (int, e
 		}
 		if it.Path != counterName {
 			continue
+		}
+		if it.Size == 0 { // only just made
+			return 0, nil
 		}
 		text := make([]byte, it.Size)
 		f := repo.OpenFile(it.Chunks)
