@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/internal/btrfstest"
 	"github.com/s4-storage/s4/internal/reach"
@@ -88,6 +90,7 @@ func newLeaving(t *testing.T, r *rand.Rand, btrfs bool) *leaving {
 	_, err = l.v.AddRemote("origin", l.repo, "none")
 	must(t, err)
 	change(t, r, l.v.Root, 20)
+	l.tellApart()
 	l.push()
 	l.repo = filepath.Join(l.repo, "v")
 	l.clone(filepath.Join(disk, "other"))
@@ -180,6 +183,7 @@ func TestExcluded(t *testing.T) {
 						l.set(append(now, now...))
 					}
 					change(t, l.r, l.v.Root, l.r.IntN(6))
+					l.tellApart()
 					l.push()
 					hidden += len(now.part(scan(t, l.v.Root), true))
 					l.checkArchive(now)
@@ -218,6 +222,21 @@ func (l *leaving) archived() []string {
 	}
 	slices.Sort(paths)
 	return paths
+}
+
+// tellApart gives files of one name other times, where they were made in one tick of
+// the kernel's clock: next to a new name such files count as touched.
+func (l *leaving) tellApart() {
+	l.Helper()
+	met := map[string]bool{}
+	for p, f := range scan(l.T, l.v.Root) {
+		for f.mode.Type()&^fs.ModeSymlink == 0 && met[fmt.Sprint(path.Base(p), f.mtime)] {
+			f.mtime += 1 + l.r.Int64N(1e9)
+			at := []unix.Timespec{{Nsec: unix.UTIME_OMIT}, unix.NsecToTimespec(f.mtime)}
+			must(l.T, unix.UtimesNanoAt(unix.AT_FDCWD, filepath.Join(l.v.Root, p), at, unix.AT_SYMLINK_NOFOLLOW))
+		}
+		met[fmt.Sprint(path.Base(p), f.mtime)] = true
+	}
 }
 
 // checkArchive looks at all that the repository's newest archive holds.
