@@ -87,7 +87,7 @@ func TestIndexCheckedOnce(t *testing.T) {
 				t.Error(err)
 			}
 		}()
-		if !w.Has([32]byte(first(object(3)))) {
+		if !w.Has(first(object(3))) {
 			t.Error("an object is not found")
 		}
 		return w.view.index != nil
