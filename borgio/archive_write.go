@@ -130,7 +130,7 @@ func (w *ArchiveWriter) cut(ctx context.Context) error {
 
 func (w *ArchiveWriter) storeSection(ctx context.Context) error {
 	if len(w.plain) <= maxSection {
-		c, err := w.t.store(ctx, w.plain)
+		c, err := w.t.storeMetadata(ctx, w.plain)
 		w.open.Objects = []ID{c.ID}
 		return err
 	}
@@ -144,7 +144,7 @@ func (w *ArchiveWriter) storeSection(ctx context.Context) error {
 		} else if err != nil {
 			return err
 		}
-		chunk, err := w.t.store(ctx, piece)
+		chunk, err := w.t.storeMetadata(ctx, piece)
 		if err != nil {
 			return err
 		}
@@ -175,7 +175,7 @@ func (w *ArchiveWriter) Finish(ctx context.Context) (ArchiveRef, *Outline, error
 	if err != nil {
 		return ArchiveRef{}, nil, w.fail(err)
 	}
-	c, err := w.t.store(ctx, packed)
+	c, err := w.t.storeMetadata(ctx, packed)
 	if err != nil {
 		return ArchiveRef{}, nil, w.fail(err)
 	}

@@ -96,6 +96,7 @@ type Repository struct {
 	closed   bool
 	manifest *Manifest // as of state
 	state    uint64    // of the store; 0: no manifest is kept
+	recent   recent
 }
 
 // Open opens the repository at loc: its key, and a connection when it is
@@ -255,6 +256,9 @@ const (
 // object. size is its plaintext's length in bytes, or compress.UnknownSize when only
 // the limit is known.
 func (r *Repository) object(ctx context.Context, id ID, size, limit int) (*buffer.Buffer, error) {
+	if plain := r.recently(id, limit); plain != nil {
+		return plain, nil
+	}
 	expected := size
 	if size == compress.UnknownSize {
 		expected = guessedSize

@@ -67,6 +67,7 @@ type Transaction struct {
 	chunkers []*chunker.Chunker // idle
 	scratch  [][]byte           // idle, for small objects
 	draft    *manifestDraft     // of the manifest
+	recent   recent
 }
 
 // pending is an object that somebody is about to store.
@@ -248,6 +249,9 @@ func (t *Transaction) commit(ctx context.Context) error {
 		return err
 	}
 	t.end()
+	r.mu.Lock()
+	r.recent = t.recent
+	r.mu.Unlock()
 	err = keys.Remember(r.env, r.id, keys.Note{
 		Location: r.loc.canonical(), Type: r.key.Type,
 		Manifest: draft.Timestamp.Format(borgTime), TAM: r.key.TAMRequired,

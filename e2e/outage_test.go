@@ -254,6 +254,11 @@ func TestReplicateOneConnection(t *testing.T) {
 	repo := filepath.Join(far, "v")
 	v.run("s4", "push") // whose logins do not count
 	v.env = append(v.env, "XDG_RUNTIME_DIR="+shortDir(t))
+	started, served := filepath.Join(top, "started"), filepath.Join(top, "serve")
+	if err := os.WriteFile(served, []byte("#!/bin/sh\necho >>"+started+"\nexec borg \"$@\"\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	v.env = append(v.env, "BORG_REMOTE_PATH="+served)
 	before := server.logins.Load()
 	j := v.start("replicate", "--interval", "50ms")
 	eventually(t, 30*time.Second, "it has looked", func() bool { return j.count("current", "far") > 0 })
@@ -269,6 +274,10 @@ func TestReplicateOneConnection(t *testing.T) {
 	}
 	if n := server.logins.Load() - before; n > 2 { // a guard's and a reader's, in the same moment
 		t.Errorf("%d logins for %d pushes", n, pushed)
+	}
+	// A guard and a reader to begin with, one for each push, one that stands by.
+	if b, err := os.ReadFile(started); err != nil || len(b) > 2+pushed+1 {
+		t.Errorf("borg serve was started %d times for %d pushes: %v", len(b), pushed, err)
 	}
 	// What is there is not what the last push left.
 	v.run("borg", "prune", "--lock-wait", "20", "--keep-last", "1", repo)
