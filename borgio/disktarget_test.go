@@ -24,14 +24,15 @@ type diskTarget struct {
 	dir    string
 	repo   *Repository // that reads; nil: there is nothing to read yet
 	ids    map[ID]uint32
-	next   int // segment
+	own    map[ID]bool // put in this transaction
+	next   int         // segment
 	file   *os.File
 	size   int
 	files  []string // of this transaction
 	puts   int
 	gets   int
 	loads  int
-	shy    bool  // does not know ids until it has loaded them, like a remote
+	shy    bool  // does not know other ids until it has loaded them, like a remote
 	broken error // of put
 	drop   bool  // objects are lost: for benchmarks
 }
@@ -41,7 +42,7 @@ const segmentMost = 64 << 20
 
 // newDiskTarget reads which objects there are.
 func newDiskTarget(dir string, repo *Repository) (*diskTarget, error) {
-	t := &diskTarget{dir: dir, repo: repo, ids: map[ID]uint32{}}
+	t := &diskTarget{dir: dir, repo: repo, ids: map[ID]uint32{}, own: map[ID]bool{}}
 	for n := range 100_000 {
 		b, err := os.ReadFile(t.path(n))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -106,7 +107,8 @@ func (t *diskTarget) cut() error {
 
 func (t *diskTarget) has(id ID) (there, known bool) {
 	_, there = t.ids[id]
-	return there && !t.shy, !t.shy
+	known = t.own[id] || !t.shy
+	return there && known, known
 }
 
 func (t *diskTarget) loadIDs(context.Context) error {
@@ -135,7 +137,7 @@ func (t *diskTarget) put(_ context.Context, id ID, stored []byte) error {
 			return err
 		}
 	}
-	t.ids[id] = uint32(len(stored))
+	t.ids[id], t.own[id] = uint32(len(stored)), true
 	return t.append(0, id[:], stored)
 }
 
