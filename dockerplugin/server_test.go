@@ -117,7 +117,7 @@ func TestProtocol(t *testing.T) {
 		{"VolumeDriver.Path", "", `{"Err":"the request names no volume; if the driver was just restarted, try again"}`},
 		{"VolumeDriver.Create", `{"Name":"../x"}`, `{"Err":"\"../x\" cannot be a volume's name: it begins with a letter or digit, and goes on with those, _, . and -"}`},
 		{"VolumeDriver.Create", `{"Name":"` + strings.Repeat("x", 300) + `"}`, `{"Err":"the volume's name \"` + strings.Repeat("x", 40) + `\"… has 300 characters, at most 128 are possible"}`},
-		{"VolumeDriver.Create", `{"Name":"db","Opts":{"a\nb":""}}`, `{"Err":"unknown option \"a\\nb\"; there are autogrow, compress, from, history, interval, name, remote, replicate, size"}`},
+		{"VolumeDriver.Create", `{"Name":"db","Opts":{"a\nb":""}}`, `{"Err":"unknown option \"a\\nb\"; there are autogrow, compress, from, history, interval, name, remote, replicate, size, volume"}`},
 	} {
 		got, err := json.Marshal(s.post(c.name, c.body))
 		if err != nil {
