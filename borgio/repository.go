@@ -50,8 +50,8 @@ type Options struct {
 	Keep bool
 	// ControlDir is a directory, of this user alone, for the sockets by which
 	// sessions with one host share a connection of OpenSSH; with "" each has its
-	// own, unless ssh's configuration says otherwise. A connection lasts for half
-	// a minute after its last session, and other processes use it, too.
+	// own, unless ssh's configuration says otherwise. Other processes that name
+	// the directory share it; it ends with its last session.
 	ControlDir string
 }
 

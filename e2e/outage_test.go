@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -293,6 +294,13 @@ func TestReplicateOneConnection(t *testing.T) {
 	if failed := j.count("failed", ""); failed > 0 {
 		t.Errorf("%d pushes failed", failed)
 	}
+	eventually(t, 5*time.Second, "nothing keeps the volume busy", func() bool {
+		places, _ := filepath.Glob("/proc/[0-9]*/cwd")
+		return !slices.ContainsFunc(places, func(p string) bool {
+			at, _ := os.Readlink(p)
+			return strings.HasPrefix(at, v.dir)
+		})
+	})
 	v.run("borg", "check", "--verify-data", repo)
 }
 

@@ -16,7 +16,8 @@ export GORACE="atexit_sleep_ms=0 ${GORACE:-}"
 # Many packages mount, or start servers: on a large machine some at a time will do.
 procs=$(nproc)
 [ "$procs" -le 4 ] || procs=4
-go test -race -count=1 -p "$procs" -timeout 30m -v ./... >"$log" 2>&1 || status=$?
+# Those that take longest come first, lest one of them is left to run alone.
+go test -race -count=1 -p "$procs" -timeout 30m -v ./e2e ./borgio ./... >"$log" 2>&1 || status=$?
 
 # One line a package, then of each failed test its name and the end of what
 # it printed (the lines after each "=== NAME" are that test's), and the skips

@@ -251,4 +251,5 @@ func (s *Client) Close() {
 	s.mu.Unlock()
 	s.cancel()
 	s.work.Wait()
+	s.command.end()
 }

@@ -1,10 +1,12 @@
 package serve
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,8 +22,9 @@ import (
 // command is how to start "borg serve" on the other side.
 type command struct {
 	argv        []string
-	detached    bool // in a session of its own
-	interactive bool // ssh may ask the person at the terminal
+	detached    bool     // in a session of its own
+	interactive bool     // ssh may ask the person at the terminal
+	part        []string // has the shared connection end with its last session; nil: none is shared
 }
 
 // keepThroughInterrupt starts a program that Ctrl-C does not reach, and that
@@ -50,7 +53,10 @@ func serveCommand(o Options) (command, error) {
 		}
 	}
 	if o.ControlDir != "" && filepath.Base(words[0]) == "ssh" {
-		words = append(words, shared(o.ControlDir, append(slices.Clone(words), o.User, o.Host, strconv.Itoa(o.Port)))...)
+		if more := shared(o.ControlDir, append(slices.Clone(words), o.User, o.Host, strconv.Itoa(o.Port))); more != nil {
+			words = append(words, more...)
+			c.part = append(slices.Clone(words), "-O", "stop", o.Host)
+		}
 	}
 	c.argv = append(c.argv, words...)
 	if o.Port != 0 {
@@ -68,8 +74,9 @@ func serveCommand(o Options) (command, error) {
 	return c, nil
 }
 
-// connectionLinger is how long a shared connection stays when no session is left.
-const connectionLinger = 30 * time.Second
+// connectionLinger is how long a shared connection stays when no session is left and
+// nobody has parted from it: it keeps the directory busy that it was made in.
+const connectionLinger = 10 * time.Second
 
 // shared are options of ssh(1) by which the sessions of the same ssh command go
 // over one connection: the first makes it, and it outlives that one. A connection
@@ -86,4 +93,17 @@ func shared(dir string, command []string) []string {
 		"-o", fmt.Sprintf("ControlPersist=%.0f", connectionLinger.Seconds()),
 		"-o", "ServerAliveInterval=15",
 	}
+}
+
+// end lets a shared connection end. Others that use it have theirs for as long as
+// they do, and make another one then.
+func (c command) end() {
+	if c.part == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), shutPatience)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, c.part[0], c.part[1:]...)
+	cmd.Env = childEnvironment()
+	_ = cmd.Run() // it may be gone already
 }

@@ -232,7 +232,7 @@ func blocks(sizes []int) []block {
 		{group: "replicate", title: "Replication", own: true, notes: []string{
 			"s4 replicate of a volume on btrfs, on a loop device, to a remote on the same disk. Measured once.",
 			"Behind: from write() until the repository's manifest lists an archive that has it, of 10,000 files.",
-			"A change waits for the next look, half a second on average, and then for a push.",
+			"A change that comes after a pause waits for the next look, an eighth of a second on average, others up to a second; and then for a push.",
 			"10 files changed: medians of seven; the snapshot with writing out what it needs, the push from the start of s4 to its end.",
 		}, rows: join(
 			[]measure{
