@@ -12,6 +12,7 @@ import (
 
 	"github.com/s4-storage/s4/borgio"
 	"github.com/s4-storage/s4/internal/pathspec"
+	"github.com/s4-storage/s4/internal/timespan"
 	"github.com/s4-storage/s4/snapshot"
 )
 
@@ -269,9 +270,10 @@ const (
 )
 
 func parseInterval(r *Rules, value string) (string, error) {
-	d, err := parseDuration(value)
+	d, err := timespan.Parse(value)
 	switch {
 	case err != nil:
+		err = errUnknown
 	case d < minInterval:
 		err = fmt.Errorf("shorter than %v", minInterval)
 	case d > maxInterval:
@@ -281,24 +283,6 @@ func parseInterval(r *Rules, value string) (string, error) {
 		return "", nil
 	}
 	return "30m, 6h, 1d, 1w", err
-}
-
-// parseDuration reads what time.ParseDuration does, and whole days and weeks.
-func parseDuration(value string) (time.Duration, error) {
-	for unit, hours := range map[string]int{"d": 24, "w": 7 * 24} {
-		if number, ok := strings.CutSuffix(value, unit); ok {
-			n, err := strconv.ParseUint(number, 10, 16)
-			if err != nil {
-				return 0, errUnknown
-			}
-			return time.Duration(n) * time.Duration(hours) * time.Hour, nil
-		}
-	}
-	d, err := time.ParseDuration(value)
-	if err != nil {
-		return 0, errUnknown
-	}
-	return d, nil
 }
 
 func parseKeep(r *Rules, value string) (string, error) {
@@ -314,7 +298,7 @@ func parseKeep(r *Rules, value string) (string, error) {
 		n, err := strconv.ParseUint(number, 10, 16)
 		switch count := counts[name]; {
 		case name == "within":
-			if k.Within, err = parseDuration(number); err != nil || k.Within <= 0 {
+			if k.Within, err = timespan.Parse(number); err != nil || k.Within <= 0 {
 				return good, fmt.Errorf("%q is not understood", shorten(w))
 			}
 		case count == nil || err != nil || n == 0: // to keep none is never meant

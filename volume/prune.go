@@ -12,6 +12,7 @@ import (
 	"github.com/s4-storage/s4/history"
 	"github.com/s4-storage/s4/internal/hint"
 	"github.com/s4-storage/s4/internal/reach"
+	"github.com/s4-storage/s4/internal/timespan"
 	"github.com/s4-storage/s4/snapshot"
 	"github.com/s4-storage/s4/snapshots"
 )
@@ -170,7 +171,9 @@ func PruneRules(values map[string]string) (snapshots.Rules, error) {
 		good := "a number, or all"
 		if name == ruleWithin {
 			good = "a time such as 36h, 7d or 4w"
-			r.Within, err = parseAge(value)
+			if r.Within, err = timespan.Parse(value); err == nil && r.Within <= 0 {
+				err = timespan.ErrUnknown
+			}
 		} else {
 			*into[name], err = parseCount(value)
 		}
@@ -183,25 +186,6 @@ func PruneRules(values map[string]string) (snapshots.Rules, error) {
 			"such as: s4 prune --keep-daily 7 --keep-weekly 4, or once and for all: s4 config set "+keyKeep+"daily 7")
 	}
 	return r, nil
-}
-
-// parseAge reads what time.ParseDuration does, and whole days and weeks.
-func parseAge(value string) (time.Duration, error) {
-	const day = 24 * time.Hour
-	for unit, of := range map[byte]time.Duration{'d': day, 'w': 7 * day} {
-		if n := len(value); n > 1 && value[n-1] == unit {
-			count, err := parseCount(value[:n-1])
-			if err != nil || count < 1 || count > 100_000 {
-				return 0, errors.New("not a time")
-			}
-			return time.Duration(count) * of, nil
-		}
-	}
-	d, err := time.ParseDuration(value)
-	if err == nil && d <= 0 {
-		err = errors.New("not a time")
-	}
-	return d, err
 }
 
 // pruning is one under way.
