@@ -75,6 +75,21 @@ func Generation(dir string) (uint64, error) {
 	return s.Generation, err
 }
 
+// Untouched tells whether no file in the subvolume at live has changed since the one
+// at then was made, where one of them is a snapshot of the other. What has not
+// reached the disk does not show: see [Sync].
+func Untouched(live, then string) (bool, error) {
+	l, err := Info(live)
+	if err != nil {
+		return false, err
+	}
+	t, err := Info(then)
+	if err != nil {
+		return false, err
+	}
+	return l.CTransid <= t.OTransid, nil
+}
+
 // Sync writes out what was changed in the file system that dir is on, so that
 // [Generation] tells about it. Snapshots need no Sync before them.
 func Sync(dir string) error {

@@ -246,16 +246,11 @@ func written(ctx context.Context, verified, copied string) (bool, error) {
 	if err := btrfsvol.Sync(copied); err != nil {
 		return false, err
 	}
-	then, err := btrfsvol.Info(verified)
-	if err != nil {
-		return false, err
-	}
-	now, err := btrfsvol.Info(copied)
-	if err != nil || now.CTransid <= then.OTransid {
+	if same, err := btrfsvol.Untouched(copied, verified); err != nil || same {
 		return false, err
 	}
 	// Perhaps it was only read.
-	err = compare(ctx, verified, copied, copied, worktree.Options{}, true)
+	err := compare(ctx, verified, copied, copied, worktree.Options{}, true)
 	if errors.Is(err, snapshot.ErrRefused) {
 		return true, nil
 	}

@@ -86,15 +86,11 @@ func (v *Volume) exchange(s *stage) error {
 	if err := btrfsvol.Sync(s.live); err != nil {
 		return err
 	}
-	live, err := btrfsvol.Info(s.live)
+	same, err := btrfsvol.Untouched(s.live, s.path)
 	if err != nil {
 		return err
 	}
-	staged, err := btrfsvol.Info(s.path)
-	if err != nil {
-		return err
-	}
-	if live.CTransid > staged.OTransid {
+	if !same {
 		return hint.With(fmt.Errorf("%w: the volume was changed meanwhile", snapshot.ErrRefused), "see what with: s4 status")
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, s.path, unix.AT_FDCWD, s.live, unix.RENAME_EXCHANGE); err != nil {

@@ -74,6 +74,14 @@ func (p *Past) meetLocal(root string) (news bool, err error) {
 	return p.local != nil, err
 }
 
+// RefreshLocal looks for btrfs snapshots that were taken or deleted meanwhile.
+func (p *Past) RefreshLocal(ctx context.Context) error {
+	if p.local == nil {
+		return nil
+	}
+	return p.RefreshSource(ctx, p.local.ID())
+}
+
 // newPast makes a time line without sources.
 func newPast(ix *index.Index, a *reach.Access) *Past {
 	return &Past{

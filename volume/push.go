@@ -323,8 +323,8 @@ func (v *Volume) settlePush(ctx context.Context, id string, base *mark, held []s
 // what could not be done here.
 func (v *Volume) indexPushed(ctx context.Context, past *Past, result *PushResult, report Reporter) {
 	err := past.Added(ctx, result.Snapshot)
-	if _, errLocal := past.meetLocal(v.Root); errLocal == nil && past.local != nil {
-		err = errors.Join(err, past.RefreshSource(ctx, past.local.ID()))
+	if _, errLocal := past.meetLocal(v.Root); errLocal == nil {
+		err = errors.Join(err, past.RefreshLocal(ctx))
 	}
 	if err != nil {
 		v.log.Info("the index does not know of the push yet", "error", err)

@@ -22,11 +22,7 @@ func (v *Volume) SnapshotChanges(ctx context.Context, message string) (*Snapshot
 		if err := btrfsvol.Sync(v.Root); err != nil {
 			return nil, err
 		}
-		last, err := btrfsvol.Info(v.store().Path(held[len(held)-1].Handle))
-		if err != nil {
-			return nil, err
-		}
-		if live, err := btrfsvol.Info(v.Root); err != nil || live.CTransid <= last.OTransid {
+		if same, err := btrfsvol.Untouched(v.Root, v.store().Path(held[len(held)-1].Handle)); err != nil || same {
 			return nil, err
 		}
 	}
@@ -59,14 +55,6 @@ func (v *Volume) HeldHere(ctx context.Context, when string) (s snapshot.Info, di
 		return s, "", fmt.Errorf("snapshot %s is not on this host: %w", s.Dir, fs.ErrNotExist)
 	}
 	return s, v.store().Path(here.Handle), nil
-}
-
-// RefreshLocal looks for btrfs snapshots that were taken or deleted meanwhile.
-func (p *Past) RefreshLocal(ctx context.Context) error {
-	if p.local == nil {
-		return nil
-	}
-	return p.RefreshSource(ctx, p.local.ID())
 }
 
 // Revert puts one of the volume's btrfs snapshots in its place, in one step, and

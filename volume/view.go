@@ -56,7 +56,7 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 	isBase := v.state.Base.is(last)
 	reusable := ok && !anew && (isBase || message == "" && follows(last, held))
 	if reusable {
-		if same, err := v.untouchedSince(store.Path(last.Handle)); err != nil {
+		if same, err := btrfsvol.Untouched(v.Root, store.Path(last.Handle)); err != nil {
 			return nil, err
 		} else if same {
 			return &View{Root: store.Path(last.Handle), Snapshot: &last}, nil
@@ -113,20 +113,6 @@ func follows(s snapshot.Info, held []snapshot.Info) bool {
 		after = after && h.Time.Before(s.Time)
 	}
 	return after
-}
-
-// untouchedSince tells whether btrfs has changed nothing in the live tree since
-// the snapshot at path was taken. What is not written out yet does not show.
-func (v *Volume) untouchedSince(path string) (bool, error) {
-	live, err := btrfsvol.Info(v.Root)
-	if err != nil {
-		return false, err
-	}
-	then, err := btrfsvol.Info(path)
-	if err != nil {
-		return false, err
-	}
-	return live.CTransid <= then.OTransid, nil
 }
 
 // drop gives a view up that was not pushed.
