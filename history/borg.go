@@ -147,18 +147,28 @@ func (s *BorgSource) current() (*borgio.Repository, error) {
 	return nil, nil
 }
 
-// Snapshots implements [snapshot.Source]. Checkpoints are hidden. An archive
-// whose metadata is damaged is left out with a line in the log.
-func (s *BorgSource) Snapshots(ctx context.Context) ([]snapshot.Info, error) {
+// archives lists either the checkpoints in the repository or all else.
+func (s *BorgSource) archives(ctx context.Context, checkpoints bool) (*borgio.Repository, []borgio.ArchiveRef, error) {
 	repo, err := s.Repository(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	manifest, err := repo.Manifest(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", classify(err))
+		return nil, nil, fmt.Errorf("read manifest: %w", classify(err))
 	}
-	refs := slices.DeleteFunc(slices.Clone(manifest.Archives), func(a borgio.ArchiveRef) bool { return borgio.IsCheckpoint(a.Name) })
+	return repo, slices.DeleteFunc(manifest.Archives, func(a borgio.ArchiveRef) bool {
+		return borgio.IsCheckpoint(a.Name) != checkpoints
+	}), nil
+}
+
+// Snapshots implements [snapshot.Source]. Checkpoints are hidden. An archive
+// whose metadata is damaged is left out with a line in the log.
+func (s *BorgSource) Snapshots(ctx context.Context) ([]snapshot.Info, error) {
+	repo, refs, err := s.archives(ctx, false)
+	if err != nil {
+		return nil, err
+	}
 	infos := make([]snapshot.Info, len(refs))
 	errs := make([]error, len(refs))
 	var wg sync.WaitGroup
@@ -197,19 +207,12 @@ func (s *BorgSource) Snapshots(ctx context.Context) ([]snapshot.Info, error) {
 // Checkpoints gives the incomplete archives that [BorgSource.Snapshots] hides. One
 // whose metadata is damaged is left out.
 func (s *BorgSource) Checkpoints(ctx context.Context) ([]snapshot.Info, error) {
-	repo, err := s.Repository(ctx)
+	repo, refs, err := s.archives(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	manifest, err := repo.Manifest(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("read manifest: %w", classify(err))
-	}
 	var infos []snapshot.Info
-	for _, ref := range manifest.Archives {
-		if !borgio.IsCheckpoint(ref.Name) {
-			continue
-		}
+	for _, ref := range refs {
 		info, err := s.describe(ctx, repo, ref)
 		if isDamage(err) {
 			continue

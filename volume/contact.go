@@ -89,15 +89,7 @@ func (v *Volume) Probe(ctx context.Context, remote string) error {
 	if err != nil {
 		return err
 	}
-	past, err := v.Past(ctx)
-	if err != nil {
-		return err
-	}
-	source := history.BorgSourceID(repo.ID().String())
-	if err := past.RefreshSource(ctx, source); err != nil {
-		return fmt.Errorf("look for news: %w", err)
-	}
-	held, err := past.Index.Snapshots(ctx, source)
+	_, held, err := v.holdings(ctx, history.BorgSourceID(repo.ID().String()), true)
 	if err != nil {
 		return err
 	}

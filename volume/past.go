@@ -74,8 +74,35 @@ func (p *Past) meetLocal(root string) (news bool, err error) {
 	return p.local != nil, err
 }
 
-// RefreshLocal looks for btrfs snapshots that were taken or deleted meanwhile.
-func (p *Past) RefreshLocal(ctx context.Context) error {
+// source is that of a repository which the volume has met; nil where there is none
+// with that id.
+func (p *Past) source(id string) *history.BorgSource {
+	for _, s := range p.sources {
+		if s.ID() == id {
+			return s
+		}
+	}
+	return nil
+}
+
+// holdings are the snapshots that a repository holds, by its source's id; with ask
+// it is asked, else as the index knows.
+func (v *Volume) holdings(ctx context.Context, source string, ask bool) (*Past, []snapshot.Info, error) {
+	past, err := v.Past(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if ask {
+		if err := past.RefreshSource(ctx, source); err != nil {
+			return nil, nil, fmt.Errorf("look for news: %w", err)
+		}
+	}
+	held, err := past.Index.Snapshots(ctx, source)
+	return past, held, err
+}
+
+// refreshLocal looks for btrfs snapshots that were taken or deleted meanwhile.
+func (p *Past) refreshLocal(ctx context.Context) error {
 	if p.local == nil {
 		return nil
 	}

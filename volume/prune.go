@@ -220,19 +220,14 @@ func (p *pruning) look(ctx context.Context, remote Remote) error {
 	if err := v.state.save(); err != nil {
 		return err
 	}
-	if p.past, err = v.Past(ctx); err != nil {
-		return err
-	}
 	p.id = p.repo.ID().String()
 	p.source = history.BorgSourceID(p.id)
-	if err := p.past.RefreshSource(ctx, p.source); err != nil {
-		return fmt.Errorf("look for news: %w", err)
-	}
-	line, err := p.past.Timeline(ctx)
+	past, held, err := v.holdings(ctx, p.source, true)
 	if err != nil {
 		return err
 	}
-	held, err := p.past.Index.Snapshots(ctx, p.source)
+	p.past = past
+	line, err := past.Timeline(ctx)
 	if err != nil {
 		return err
 	}
@@ -245,19 +240,12 @@ func (p *pruning) look(ctx context.Context, remote Remote) error {
 			p.held[s.Handle] = s
 		}
 	}
-	for _, s := range p.past.sources {
-		if s.ID() != p.source {
-			continue
-		}
+	if s := past.source(p.source); s != nil {
 		all, err := s.Checkpoints(ctx)
 		if err != nil {
 			return fmt.Errorf("look for what pushes left behind: %w", err)
 		}
-		for _, c := range all {
-			if known.holds(c, v.ID()) {
-				p.broken = append(p.broken, c)
-			}
-		}
+		p.broken = slices.DeleteFunc(all, func(c snapshot.Info) bool { return !known.holds(c, v.ID()) })
 	}
 	if v.state.Base != nil {
 		p.base = v.state.Base.ID
@@ -315,10 +303,7 @@ func (p *pruning) settle(r *PruneResult, gone []borgio.ArchiveRef) {
 // note has the index and the state forget what has gone.
 func (p *pruning) note(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
-	if err := p.past.RefreshSource(ctx, p.source); err != nil {
-		return err
-	}
-	held, err := p.past.Index.Snapshots(ctx, p.source)
+	_, held, err := p.v.holdings(ctx, p.source, true)
 	if err != nil {
 		return err
 	}

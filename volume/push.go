@@ -109,18 +109,8 @@ func (v *Volume) push(ctx context.Context, o PushOptions) (result *PushResult, e
 	if err != nil {
 		return nil, err
 	}
-	past, err := v.Past(ctx)
-	if err != nil {
-		return nil, err
-	}
-	source := history.BorgSourceID(repo.ID().String())
-	if !assumed {
-		// Only this remote is asked: another one may be away.
-		if err := past.RefreshSource(ctx, source); err != nil {
-			return nil, fmt.Errorf("look for news: %w", err)
-		}
-	}
-	held, err := past.Index.Snapshots(ctx, source)
+	// Only this remote is asked: another one may be away.
+	past, held, err := v.holdings(ctx, history.BorgSourceID(repo.ID().String()), !assumed)
 	if err != nil {
 		return nil, err
 	}
@@ -324,7 +314,7 @@ func (v *Volume) settlePush(ctx context.Context, id string, base *mark, held []s
 func (v *Volume) indexPushed(ctx context.Context, past *Past, result *PushResult, report Reporter) {
 	err := past.Added(ctx, result.Snapshot)
 	if _, errLocal := past.meetLocal(v.Root); errLocal == nil {
-		err = errors.Join(err, past.RefreshLocal(ctx))
+		err = errors.Join(err, past.refreshLocal(ctx))
 	}
 	if err != nil {
 		v.log.Info("the index does not know of the push yet", "error", err)

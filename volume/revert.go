@@ -37,7 +37,7 @@ func (v *Volume) HeldHere(ctx context.Context, when string) (s snapshot.Info, di
 	if err != nil {
 		return s, "", err
 	}
-	if err := past.RefreshLocal(ctx); err != nil {
+	if err := past.refreshLocal(ctx); err != nil {
 		return s, "", err
 	}
 	if when == "" {

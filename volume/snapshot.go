@@ -65,7 +65,7 @@ func (v *Volume) Snapshot(ctx context.Context, message string) (*SnapshotResult,
 	if _, err := past.meetLocal(v.Root); err != nil {
 		return result, err
 	}
-	if err := past.RefreshLocal(ctx); err != nil {
+	if err := past.refreshLocal(ctx); err != nil {
 		return result, err
 	}
 	if line, err = past.Timeline(ctx); err != nil {

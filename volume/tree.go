@@ -55,11 +55,9 @@ func (p *Past) withContent(ctx context.Context, s snapshot.Info) (tree, error) {
 	if p.local != nil && s.Source == p.local.ID() {
 		return tree{past: p, s: s}, nil
 	}
-	for _, source := range p.sources {
-		if source.ID() == s.Source {
-			repo, err := source.Repository(ctx)
-			return tree{p, s, repo}, err
-		}
+	if source := p.source(s.Source); source != nil {
+		repo, err := source.Repository(ctx)
+		return tree{p, s, repo}, err
 	}
 	if local, err := p.Local(ctx, s.Num); err == nil && local { // a btrfs snapshot
 		return tree{past: p, s: s}, nil
