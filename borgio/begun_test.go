@@ -3,7 +3,6 @@ package borgio
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,18 +31,7 @@ func cuttable(t *testing.T, p place) (_ place, cut func()) {
 	}
 	return p, func() {
 		t.Helper()
-		b, err := os.ReadFile(relays)
-		if err != nil {
-			t.Fatal(err)
-		}
-		pids := strings.Fields(string(b))
-		var pid int
-		if _, err := fmt.Sscan(pids[len(pids)-1], &pid); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		signalLast(t, relays, syscall.SIGKILL)
 	}
 }
 

@@ -97,6 +97,25 @@ func (p place) tryBegin(t testing.TB) (target, error) {
 	return r.beginLocal(t.Context(), 0)
 }
 
+// signalLast sends a signal to the last of the processes that a file has the numbers
+// of, and gives that.
+func signalLast(t testing.TB, file string, signal syscall.Signal) int {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids := strings.Fields(string(b))
+	var pid int
+	if _, err := fmt.Sscan(pids[len(pids)-1], &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, signal); err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
 func targetObject(n, size int) (id ID, data []byte) {
 	id = ID{1, byte(n), byte(n >> 8), 31: 7}
 	data = make([]byte, size)
@@ -417,18 +436,8 @@ func TestConnectionLost(t *testing.T) {
 	borg(t, "init", "-e", "none", p.dir)
 	tg := p.begin(t)
 	putMany(t, tg, 0, 10, 100_000)
-	b, err := os.ReadFile(p.calls)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pids := strings.Fields(string(b))
-	var pid int
-	if _, err := fmt.Sscan(pids[len(pids)-1], &pid); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
+	var err error
+	signalLast(t, p.calls, syscall.SIGKILL)
 	for n := 10; err == nil && n < 10_000; n++ {
 		id, data := targetObject(n, 100_000)
 		err = tg.put(t.Context(), id, data)
@@ -459,18 +468,8 @@ func TestPutInterrupted(t *testing.T) {
 	p := places(t, "")["remote"]
 	borg(t, "init", "-e", "none", p.dir)
 	tg := p.begin(t)
-	b, err := os.ReadFile(p.calls)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pids := strings.Fields(string(b))
-	var pid int
-	if _, err := fmt.Sscan(pids[len(pids)-1], &pid); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	var err error
+	pid := signalLast(t, p.calls, syscall.SIGSTOP)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	for n := 0; err == nil; n++ {

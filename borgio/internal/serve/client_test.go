@@ -12,9 +12,10 @@ import (
 	"github.com/s4-storage/s4/borgio/internal/buffer"
 )
 
-// TestIdleReaderEnds: some time after the last call nothing runs on the other
-// side, and the next call makes it run again.
-func TestIdleReaderEnds(t *testing.T) {
+// openOn makes a repository and opens it with a stand-in for ssh that runs borg here;
+// calls has the number of each process that did.
+func openOn(t *testing.T, keep bool) (c *Client, calls string) {
+	t.Helper()
 	if _, err := exec.LookPath("borg"); err != nil {
 		if os.Getenv("CI") == "true" {
 			t.Fatal(err)
@@ -22,11 +23,12 @@ func TestIdleReaderEnds(t *testing.T) {
 		t.Skip("borg is not installed")
 	}
 	t.Setenv("BORG_BASE_DIR", t.TempDir())
-	repo, rsh := filepath.Join(t.TempDir(), "repo"), filepath.Join(t.TempDir(), "rsh")
+	dir := t.TempDir()
+	repo, rsh, calls := filepath.Join(dir, "repo"), filepath.Join(dir, "rsh"), filepath.Join(dir, "calls")
 	if out, err := exec.Command("borg", "init", "-e", "none", repo).CombinedOutput(); err != nil {
 		t.Fatalf("borg init: %v: %s", err, out)
 	}
-	if err := os.WriteFile(rsh, []byte("#!/bin/sh\nshift\nexec \"$@\"\n"), 0o700); err != nil {
+	if err := os.WriteFile(rsh, []byte("#!/bin/sh\necho $$ >>"+calls+"\nshift\nexec \"$@\"\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	c, err := Open(t.Context(), Options{
@@ -37,12 +39,19 @@ func TestIdleReaderEnds(t *testing.T) {
 			}
 			return "", false
 		},
-		Timeout: time.Minute, LockWait: time.Second,
+		Timeout: time.Minute, LockWait: 10 * time.Second, Keep: keep,
 	}, &buffer.Pool{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.Close()
+	t.Cleanup(c.Close)
+	return c, calls
+}
+
+// TestIdleReaderEnds: some time after the last call nothing runs on the other
+// side, and the next call makes it run again.
+func TestIdleReaderEnds(t *testing.T) {
+	c, _ := openOn(t, false)
 	rd, err := c.connect(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -1,50 +1,17 @@
 package serve
 
 import (
-	"log/slog"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/s4-storage/s4/borgio/internal/buffer"
 )
 
 // TestStandby: the next writer has the session that stands by, and another one
 // where that has died, or does not answer.
 func TestStandby(t *testing.T) {
-	if _, err := exec.LookPath("borg"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal(err)
-		}
-		t.Skip("borg is not installed")
-	}
-	t.Setenv("BORG_BASE_DIR", t.TempDir())
-	dir := t.TempDir()
-	repo, rsh, calls := filepath.Join(dir, "repo"), filepath.Join(dir, "rsh"), filepath.Join(dir, "calls")
-	if out, err := exec.Command("borg", "init", "-e", "none", repo).CombinedOutput(); err != nil {
-		t.Fatalf("borg init: %v: %s", err, out)
-	}
-	if err := os.WriteFile(rsh, []byte("#!/bin/sh\necho $$ >>"+calls+"\nshift\nexec \"$@\"\n"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	c, err := Open(t.Context(), Options{
-		Host: "host", Path: repo, Name: "host:" + repo, Logger: slog.New(slog.DiscardHandler),
-		Environ: func(name string) (string, bool) {
-			if name == "BORG_RSH" {
-				return "/bin/sh " + rsh, true
-			}
-			return "", false
-		},
-		Timeout: time.Minute, LockWait: 10 * time.Second, Keep: true,
-	}, &buffer.Pool{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c, calls := openOn(t, true)
 	write := func() *session {
 		t.Helper()
 		w, err := c.Begin(t.Context(), 10*time.Second)
