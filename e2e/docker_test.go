@@ -146,6 +146,7 @@ func TestDockerImages(t *testing.T) {
 	t.Run("a database", func(t *testing.T) { databaseLost(t, h, r) })
 	t.Run("a folder", func(t *testing.T) { folderReplicated(t, h, r) })
 	t.Run("a compose project", func(t *testing.T) { composeProject(t, h.Engine, r) })
+	t.Run("what is left out, and what is kept", func(t *testing.T) { composeRules(t, h.Engine) })
 }
 
 // An agent by hand, with the words of the guide, pushes what is in a folder.
@@ -176,21 +177,19 @@ func folderReplicated(t *testing.T, h *dockerHost, r *target) {
 	}
 }
 
-// An agent that `s4 docker add` puts beside a project.
-func composeProject(t *testing.T, e *dockertest.Engine, r *target) {
-	dir := filepath.Join(t.TempDir(), "shop")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(dir, "docker-compose.yml"), []byte(shop), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	run := func(name string, args ...string) string {
+// newProject starts a compose project in a directory of its own. It returns the
+// directory and what runs a command there, which must succeed, and returns its
+// output.
+func newProject(t *testing.T, e *dockertest.Engine, name, text string) (dir string, run func(name string, args ...string) string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), name)
+	writeFile(t, filepath.Join(dir, "docker-compose.yml"), []byte(text))
+	run = func(name string, args ...string) string {
 		t.Helper()
 		cmd := exec.CommandContext(t.Context(), name, args...)
 		cmd.Dir = dir
 		cmd.Env = append(os.Environ(), e.Env()...)
-		cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+dir)
+		cmd.Env = append(cmd.Env, "XDG_CONFIG_HOME="+dir, "BORG_BASE_DIR="+t.TempDir(), "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK=yes")
 		out, err := cmd.Output()
 		if err != nil {
 			stderr := ""
@@ -203,6 +202,12 @@ func composeProject(t *testing.T, e *dockertest.Engine, r *target) {
 	}
 	t.Cleanup(func() { composeDown(t, e, dir) })
 	run("docker-compose", "up", "-d")
+	return dir, run
+}
+
+// An agent that `s4 docker add` puts beside a project.
+func composeProject(t *testing.T, e *dockertest.Engine, r *target) {
+	dir, run := newProject(t, e, "shop", shop)
 	s4 := filepath.Join(bin, "s4")
 	missing := exec.CommandContext(t.Context(), s4, "docker", "add", "--yes", "--remote", r.place(), "--image", "s4-missing")
 	missing.Dir, missing.Env = dir, append(os.Environ(), e.Env()...)
@@ -290,6 +295,57 @@ func composeProject(t *testing.T, e *dockertest.Engine, r *target) {
 	run("docker-compose", "exec", "-T", "s4-agent", "s4", "-C", "/volumes/shop_data", "restore", "--force", "latest", "--", "file")
 	if got := e.Docker("exec", "shop_web_1", "cat", "/data/file"); got != "kept" {
 		t.Errorf("restored: %q", got)
+	}
+}
+
+// An agent leaves out what labels say, in a volume that was pushed by hand
+// before, and keeps of its snapshots only what they say.
+func composeRules(t *testing.T, e *dockertest.Engine) {
+	place := t.TempDir()
+	_, run := newProject(t, e, "rules", `
+services:
+  app:
+    image: s4-base
+    network_mode: none
+    command: ["sh", "-c", "mkdir /data/cache; for f in file cache/a cache/keep.me b.tmp; do echo $$f >/data/$$f; done; echo y >/s/file; trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+    labels: {s4.exclude: "scratch,data/cache/?,data/*.tmp", s4.keep: "last=1"}
+    volumes: ["data:/data", "scratch:/s"]
+volumes:
+  data: {}
+  scratch: {}
+`)
+	s4 := filepath.Join(bin, "s4")
+	byHand := func(args ...string) {
+		t.Helper()
+		e.Docker(append([]string{"run", "--rm", "--network", "none", "-v", "rules_data:/s4", "-v", place + ":" + place, "--workdir", "/s4", "s4-agent"}, args...)...)
+	}
+	byHand("init", "--name", "rules_data")
+	byHand("remote", "add", "origin", place)
+	byHand("push")
+	run("docker-compose", "exec", "-T", "app", "sh", "-c", "echo more >/data/file")
+	byHand("push")
+	repository := filepath.Join(place, "rules_data")
+	archives := func() []string {
+		return strings.Fields(run("borg", "list", "--short", repository))
+	}
+	if got := archives(); len(got) != 2 {
+		t.Fatalf("pushed by hand: %v", got)
+	}
+	run(s4, "docker", "add", "--yes", "--remote", place)
+	waitFor(t, "old snapshots go after the first backup", func() bool {
+		got := archives()
+		return len(got) == 1
+	})
+	newest := archives()[0]
+	if got := run("borg", "list", "--short", repository+"::"+newest); strings.Join(strings.Fields(got), " ") != ". .s4 .s4/config cache cache/keep.me file" {
+		t.Errorf("the snapshot holds\n%s", got)
+	}
+	run("borg", "check", "--verify-data", repository)
+	if entries, err := os.ReadDir(place); err != nil || len(entries) != 1 {
+		t.Errorf("at the remote: %v, %v", entries, err)
+	}
+	if out := run(s4, "docker", "status"); strings.Contains(out, "scratch") {
+		t.Errorf("status:\n%s", out)
 	}
 }
 

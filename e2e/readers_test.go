@@ -229,11 +229,12 @@ func readRange(path string, off, size int) ([]byte, error) {
 }
 
 // daemonFiles counts the descriptors of the mount's process. Some pipes are kept
-// for splice(2), by as many as read at once, and of the repository's segments up
-// to 32, whichever were read last; these count from there on.
-func daemonFiles(t *testing.T, v *inhabited, pid int) (n int) {
+// for splice(2), by as many as read at once; of the repository's segments up to 32,
+// whichever were read last; of the index six connections with two files each and
+// one for all, as many as were used at once. These count from there on.
+func daemonFiles(t *testing.T, v *inhabited, pid int) int {
 	t.Helper()
-	segments := -32
+	others, segments, ofIndex := 0, 0, 0
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -242,13 +243,16 @@ func daemonFiles(t *testing.T, v *inhabited, pid int) (n int) {
 	for _, e := range entries {
 		target, _ := os.Readlink(filepath.Join(dir, e.Name()))
 		switch {
+		case strings.HasPrefix(target, "pipe:"):
 		case strings.HasPrefix(target, v.repo+"/data/"):
 			segments++
-		case !strings.HasPrefix(target, "pipe:"):
-			n++
+		case strings.Contains(target, "/s4/index/"):
+			ofIndex++
+		default:
+			others++
 		}
 	}
-	return n + max(0, segments)
+	return others + max(0, segments-32) + max(0, ofIndex-6*2-1)
 }
 
 // daemonPeak is the most memory a process ever had, in MiB.
