@@ -68,6 +68,7 @@ type outcome struct {
 	held   bool
 	err    error
 
+	givenUp  bool // as the agent ends
 	pruning  bool // it was tried
 	pruned   Pruned
 	pruneErr error
@@ -246,6 +247,7 @@ func (a *Agent) begin(v Volume) (prune bool) {
 func (a *Agent) run(ctx context.Context, v Volume, prune bool) outcome {
 	o := outcome{volume: v.Name}
 	o.result, o.held, o.err = a.backUp(ctx, v)
+	o.givenUp = o.err != nil && ctx.Err() != nil
 	if prune && o.err == nil && ctx.Err() == nil {
 		o.pruned, o.pruneErr = a.prune(ctx, v)
 		o.pruning = ctx.Err() == nil // else the next one does it
@@ -257,6 +259,12 @@ func (a *Agent) run(ctx context.Context, v Volume, prune bool) outcome {
 func (a *Agent) note(o outcome) {
 	delete(a.running, o.volume)
 	st := a.state.Volumes[o.volume]
+	if o.givenUp {
+		st.Running = false // and it stays due
+		a.save()
+		a.log.Info("given up, as the agent ends", "volume", o.volume)
+		return
+	}
 	st.end(o.volume, o.result, o.held, o.err, time.Now())
 	if o.pruning {
 		st.pruned(o.pruneErr, time.Now())

@@ -338,6 +338,30 @@ func TestPruneOnceADay(t *testing.T) {
 	}
 }
 
+// A backup that the agent's end cuts short is no failure, and stays due.
+func TestGivenUp(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	push := func(ctx context.Context, _ Volume) (Result, error) {
+		cancel()
+		return Result{}, ctx.Err()
+	}
+	before := VolumeState{Interval: time.Hour, Next: time.Now().Add(-time.Minute), LastGood: time.Now().Add(-time.Hour)}
+	st := before
+	a := &Agent{dir: t.TempDir(), backup: pushFunc(push), maxHold: time.Minute, log: slog.New(slog.DiscardHandler),
+		holder: &holder{journal: &journal{}}, state: &State{Volumes: map[string]*VolumeState{"v": &st}}, running: map[string]Volume{}}
+	v := Volume{Name: "v", Path: t.TempDir(), Interval: time.Hour}
+	if err := os.WriteFile(filepath.Join(v.Path, "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a.note(a.run(ctx, v, a.begin(v)))
+	if st.LastTry.IsZero() {
+		t.Error("it was not tried")
+	}
+	if st.LastTry = before.LastTry; st != before {
+		t.Errorf("noted %+v", st)
+	}
+}
+
 func TestFollow(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	s := &State{Volumes: map[string]*VolumeState{
