@@ -25,19 +25,10 @@ import (
 	"github.com/s4-storage/s4/worktree"
 )
 
-// archiving is a view on its way into a repository.
+// archiving is a push's view on its way into the repository.
 type archiving struct {
-	v      *Volume
-	past   *Past
-	repo   *repository
-	before *borgio.Manifest // in knowledge of which the push was allowed
-	held   []snapshot.Info  // what the repository holds, as the time line has it
-	view   *View
-	info   snapshot.Info // what the archive is to say of itself
-	o      PushOptions
-	result *PushResult
-
-	assumed  bool                // before is not what was seen, but what the last push left
+	*pushing
+	info     snapshot.Info       // what the archive is to say of itself
 	excluded *pathspec.Exclusion // as the view's own configuration says
 
 	tx      *borgio.Transaction
@@ -45,7 +36,6 @@ type archiving struct {
 	base    snapshot.Info     // the archive that outline is of
 	outline *borgio.Outline   // nil where there is none to build on
 	changes []btrfsvol.Change // since then; nil where btrfs cannot tell
-	missed  []string          // what could not be read when the last one was made
 	unread  []string          // what could not be read now
 }
 

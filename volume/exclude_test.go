@@ -482,7 +482,7 @@ func TestExclusionThatChangesMeanwhile(t *testing.T) {
 	must(t, SetSetting(v, v.access, keyExclude, "a"))
 	then, err := exclusionAt(v.Root)
 	must(t, err)
-	a := archiving{view: &View{Root: v.Root}, excluded: then}
+	a := archiving{pushing: &pushing{view: &View{Root: v.Root}}, excluded: then}
 	must(t, a.excludedStill())
 	must(t, AddSetting(v, keyExclude, "b"))
 	if err := a.excludedStill(); !errors.Is(err, snapshot.ErrRefused) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"slices"
@@ -122,22 +121,4 @@ func (r reader) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return r.f.Read(p)
-}
-
-// stillUnread tells of what a push has nothing new to say but that.
-func (r *PushResult) stillUnread(still map[string]error, report Reporter) error {
-	for _, p := range slices.Sorted(maps.Keys(still)) {
-		r.unread(p, still[p], report)
-	}
-	if len(r.Unread) > 0 {
-		return &UnreadError{Count: len(r.Unread)}
-	}
-	return nil
-}
-
-// unread notes a path that could not be read.
-func (r *PushResult) unread(p string, err error, report Reporter) {
-	text := p + ": " + reason(err).Error()
-	r.Unread = append(r.Unread, text)
-	report.warn("%s", text)
 }
