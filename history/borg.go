@@ -270,7 +270,7 @@ func (s *BorgSource) Scan(ctx context.Context, info snapshot.Info, known []snaps
 		return scan
 	}
 	scan.convert = converter{repo: repo, log: s.log.With("archive", info.Name)}
-	scan.Scanner = repo.Scan(ctx, a, borgSections(known))
+	scan.Scanner, scan.objects = repo.Scan(ctx, a, borgSections(known)), a.Items
 	return scan
 }
 

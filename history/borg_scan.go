@@ -12,16 +12,23 @@ type borgScanner struct {
 	*borgio.Scanner       // nil when the archive could not be read
 	failed          error // why
 	archive         string
+	objects         []borgio.ID
 	convert         converter
 }
+
+func (s *borgScanner) Objects() [][32]byte { return arrays(s.objects) }
 
 func (s *borgScanner) Next() bool { return s.Scanner != nil && s.Scanner.Next() }
 
 func (s *borgScanner) Section() snapshot.Section {
 	is := s.Scanner.Section()
-	out := snapshot.Section{Objects: make([][32]byte, len(is.Objects)), Start: is.Start, End: is.End}
-	for i, id := range is.Objects {
-		out.Objects[i] = id
+	return snapshot.Section{Objects: arrays(is.Objects), Start: is.Start, End: is.End}
+}
+
+func arrays(ids []borgio.ID) [][32]byte {
+	out := make([][32]byte, len(ids))
+	for i, id := range ids {
+		out[i] = id
 	}
 	return out
 }

@@ -92,6 +92,10 @@ const (
 	nestedIno = 2
 )
 
+// Objects implements [snapshot.Scanner]: they are known once everything has been
+// asked for.
+func (s *btrfsScanner) Objects() [][32]byte { return nil }
+
 // Next implements [snapshot.Scanner].
 func (s *btrfsScanner) Next() bool {
 	if s.err != nil || s.root == nil {

@@ -31,14 +31,28 @@ func (x *Index) Add(ctx context.Context, num int64, items iter.Seq2[*snapshot.It
 // AddScan indexes a known snapshot from the stream of its items, which may
 // come in any order. Sections of the stream that a neighbour in the chain has,
 // too, need not be read: scan is told of them. It is not called when the
-// snapshot is indexed already. An error of the stream undoes everything. Items
+// snapshot is indexed already, and twice where the stream is not as its objects
+// made believe. An error of the stream undoes everything. Items
 // that make no tree (absolute paths, "..", a path twice) are left out and
 // reported. Writers of other processes wait meanwhile, readers don't.
 //
-// Memory grows by some bytes for each item, up to a bound.
+// Memory grows by some bytes for each item, up to a bound; for the newest snapshot
+// of a chain, by some for each item of the sections that are not shared.
 func (x *Index) AddScan(ctx context.Context, num int64, scan func(known []snapshot.Section) snapshot.Scanner) (Added, error) {
-	var added Added
-	err := x.writing(ctx, func(c *conn) error {
+	added, err := x.addScan(ctx, num, true, scan)
+	if errors.Is(err, errUnexpected) {
+		added, err = x.addScan(ctx, num, false, scan)
+	}
+	if err != nil {
+		return Added{}, fmt.Errorf("add snapshot %d: %w", num, err)
+	}
+	return added, nil
+}
+
+// addScan is AddScan, with an inventory that may be partial. Then it may end with
+// errUnexpected.
+func (x *Index) addScan(ctx context.Context, num int64, partial bool, scan func(known []snapshot.Section) snapshot.Scanner) (added Added, err error) {
+	err = x.writing(ctx, func(c *conn) error {
 		p, ok, err := placeOf(c, num)
 		if err != nil {
 			return err
@@ -49,7 +63,7 @@ func (x *Index) AddScan(ctx context.Context, num int64, scan func(known []snapsh
 		if p.indexed {
 			return nil
 		}
-		base, err := x.inventoryOf(c, p)
+		base, err := x.inventoryOf(c, p, partial)
 		if err != nil {
 			return err
 		}
@@ -62,13 +76,14 @@ func (x *Index) AddScan(ctx context.Context, num int64, scan func(known []snapsh
 			return err
 		}
 		added = a.added
-		x.hold(a.next, base)
+		if base != nil && base.partial {
+			x.hold(nil, nil) // the next one begins as this did
+		} else {
+			x.hold(a.next, base)
+		}
 		return nil
 	})
-	if err != nil {
-		return Added{}, fmt.Errorf("add snapshot %d: %w", num, err)
-	}
-	return added, nil
+	return added, err
 }
 
 // adder carries one snapshot into the table of versions.
@@ -86,9 +101,10 @@ type adder struct {
 	base     *inventory // of a neighbour; nil when it is not known
 	next     *inventory // of this snapshot; nil when there will be none
 	summer   *summer
-	revoked  map[uint32]bool // versions in next that are not in the snapshot after all
-	closed   bitset          // versions of base that end between the neighbours
-	counting bool            // files are to be counted
+	revoked  map[uint32]bool   // versions in next that are not in the snapshot after all
+	closed   bitset            // versions of base that end between the neighbours
+	expected map[[32]byte]bool // sections of a partial base that are still to come
+	counting bool              // files are to be counted
 	owners   ownerNumbers
 	seed     [2]maphash.Seed
 	added    Added
@@ -134,9 +150,6 @@ func newAdder(c *conn, p place, base, next *inventory) (*adder, error) {
 	if err == nil {
 		a.summer, err = newSummer(c)
 	}
-	if err == nil && base != nil {
-		err = a.useBase()
-	}
 	return a, err
 }
 
@@ -147,6 +160,9 @@ func (a *adder) run(ctx context.Context, scan func(known []snapshot.Section) sna
 	}
 	s := scan(known)
 	defer s.Close()
+	if err := a.useBase(s); err != nil {
+		return err
+	}
 	for count := 0; s.Next(); {
 		files, size := a.files, a.size
 		if s.Known() {
@@ -232,7 +248,9 @@ func (a *adder) put(path string, isDir bool, meta, content []byte) (version int6
 		return 0, err
 	}
 	if ref.id != 0 {
-		if a.seen.has(ref.id) {
+		if has, err := a.has(ref.id, ref.until); err != nil {
+			return 0, err
+		} else if has {
 			a.skip(path, "twice in the archive")
 			return 0, nil
 		}

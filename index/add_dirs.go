@@ -97,7 +97,7 @@ func (a *adder) findDir(parent int64, name string) (id int64, err error) {
 			WHERE dir = ?1 AND name = ?2 AND since <= ?3 AND (until = 0 OR until >= ?3) AND child > 0)
 		FROM dir WHERE parent = ?1 AND name = ?2`, []driver.Value{parent, []byte(name), a.base.key}, func(row []driver.Value) error {
 		id = row[0].(int64)
-		if version, ok := row[1].(int64); ok && a.seen.has(version) {
+		if version, ok := row[1].(int64); ok && (a.seen.has(version) || a.implied(version, 0)) {
 			a.present.set(id)
 		}
 		return nil
@@ -212,7 +212,7 @@ func (a *adder) load(d *openDir) error {
 			if !a.neighbour(r.since, r.until) {
 				return nil
 			}
-			if first {
+			if first && a.base == nil { // else they are known
 				a.candidate.set(r.id)
 			}
 			if d.wide = d.wide || len(rows) == limit; d.wide {

@@ -10,6 +10,9 @@ import (
 
 // finish brings everything into canonical form after the last item.
 func (a *adder) finish(ctx context.Context) error {
+	if len(a.expected) > 0 {
+		return errUnexpected
+	}
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
@@ -76,17 +79,17 @@ func (a *adder) synthesise(context.Context) error {
 // displace takes out of the snapshot what is no directory but stands where one
 // must be, since something lies in it.
 func (a *adder) displace(dir int64, path string) error {
-	var rows []int64
-	err := a.c.query(`SELECT v.id FROM version v JOIN dir d ON v.dir = d.parent AND v.name = d.name WHERE d.id = ? AND v.child = 0`,
+	var rows []ref
+	err := a.c.query(`SELECT v.id, v.until FROM version v JOIN dir d ON v.dir = d.parent AND v.name = d.name WHERE d.id = ? AND v.child = 0`,
 		[]driver.Value{dir}, func(row []driver.Value) error {
-			rows = append(rows, row[0].(int64))
+			rows = append(rows, ref{id: row[0].(int64), until: row[1].(int64)})
 			return nil
 		})
 	if err != nil {
 		return err
 	}
-	for _, id := range rows {
-		out, err := a.takeOut(id)
+	for _, r := range rows {
+		out, err := a.takeOut(r.id, r.until)
 		if err != nil {
 			return err
 		}
@@ -98,15 +101,15 @@ func (a *adder) displace(dir int64, path string) error {
 }
 
 // takeOut takes a row out of the snapshot again, if it is in it.
-func (a *adder) takeOut(id int64) (out bool, err error) {
-	switch {
-	case id > a.firstVersion:
+func (a *adder) takeOut(id, until int64) (out bool, err error) {
+	if id > a.firstVersion {
 		return true, a.remove(id)
-	case a.seen.has(id):
-		a.added.Items--
-		return true, a.unsee(id)
 	}
-	return false, nil
+	if out, err = a.has(id, until); out {
+		a.added.Items--
+		err = a.unsee(id)
+	}
+	return out, err
 }
 
 // unsee undoes what was done when a row was seen.
@@ -131,18 +134,20 @@ func (a *adder) dropDuplicates(context.Context) error {
 	if a.alone() {
 		return nil
 	}
-	type pair struct{ old, new, dir int64 }
+	type pair struct{ old, until, new, dir int64 }
 	var pairs []pair
 	collect := func(row []driver.Value) error {
-		if p := (pair{row[0].(int64), row[1].(int64), row[2].(int64)}); a.seen.has(p.old) {
+		p := pair{row[0].(int64), row[1].(int64), row[2].(int64), row[3].(int64)}
+		has, err := a.has(p.old, p.until)
+		if has {
 			pairs = append(pairs, p)
 		}
-		return nil
+		return err
 	}
-	err := a.c.query(`SELECT w.id, v.id, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+	err := a.c.query(`SELECT w.id, w.until, v.id, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
 		WHERE v.id > ?1 AND w.id <= ?1`, []driver.Value{a.firstVersion}, collect)
 	if err == nil && a.before != 0 && a.after != 0 {
-		err = a.c.query(`SELECT v.id, w.id, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
+		err = a.c.query(`SELECT v.id, v.until, w.id, v.dir FROM version v CROSS JOIN version w ON w.dir = v.dir AND w.name = v.name
 			WHERE v.until = ?2 AND v.until > 0 AND v.id <= ?1 AND w.since = ?2 AND w.since > 0 AND w.id <= ?1 AND v.id <> w.id`,
 			[]driver.Value{a.firstVersion, a.key}, collect)
 	}
@@ -161,7 +166,7 @@ func (a *adder) dropDuplicates(context.Context) error {
 		} else if dir {
 			loser = p.old
 		}
-		if _, err := a.takeOut(loser); err != nil {
+		if _, err := a.takeOut(loser, p.until); err != nil {
 			return err
 		}
 	}

@@ -6,14 +6,44 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/s4-storage/s4/snapshot"
 )
 
+// errUnexpected says that a partial inventory was not enough: a section that was
+// expected did not come, or what lies in one of them came otherwise, too. Everything
+// is to be done again with a whole one.
+var errUnexpected = errors.New("the stream is not as expected")
+
 // useBase makes every version of the neighbour whose inventory is known a
-// candidate: those that are not seen get cut off.
-func (a *adder) useBase() error {
-	a.base.prepare()
+// candidate: those that are not seen get cut off. Where that inventory is partial,
+// those in sections that are expected in the stream are none: all of them are going
+// to be seen.
+func (a *adder) useBase(s snapshot.Scanner) error {
+	if a.base == nil {
+		return nil
+	}
+	if a.base.partial {
+		objects := s.Objects()
+		at := make(map[[32]byte]int, len(objects))
+		for i, o := range slices.Backward(objects) {
+			at[o] = i
+		}
+		a.expected = map[[32]byte]bool{}
+		ok, err := a.base.load(a.c, a.chain, func(s *inventorySection) bool {
+			i, there := at[s.Objects[0]]
+			there = there && s.whole && !a.expected[s.Objects[0]] && len(s.Objects) <= len(objects)-i && slices.Equal(s.Objects, objects[i:i+len(s.Objects)])
+			if there {
+				a.expected[s.Objects[0]] = true
+			}
+			return there
+		})
+		if err != nil || !ok {
+			return errors.Join(err, errUnexpected)
+		}
+	}
+	a.base.prepareItems()
 	for _, id := range a.base.items.versions {
 		if id != 0 {
 			a.candidate.set(int64(id))
@@ -34,6 +64,21 @@ func (a *adder) useBase() error {
 		a.closed.set(row[0].(int64))
 		return nil
 	})
+}
+
+// has tells whether a version of the neighbour is in the snapshot so far; until is
+// where it ends. What is in a section that is expected is an error: either it comes
+// twice, or it cannot be told yet whether it does.
+func (a *adder) has(id, until int64) (bool, error) {
+	if a.implied(id, until) {
+		return false, errUnexpected
+	}
+	return a.seen.has(id), nil
+}
+
+// implied tells whether a version is in a section that is expected.
+func (a *adder) implied(id, until int64) bool {
+	return a.base != nil && a.base.partial && id <= a.firstVersion && until == 0 && !a.candidate.has(id)
 }
 
 // leap takes in the items that stand where the neighbour has equal ones, from
@@ -129,6 +174,9 @@ func (a *adder) see(id int64) error {
 // knownSection takes in all items of a section that was not read.
 func (a *adder) knownSection(is snapshot.Section) error {
 	s := a.base.sections[a.base.byObject[is.Objects[0]]]
+	if !s.loaded {
+		return a.expectedSection(s)
+	}
 	s.stored = s.stored && a.after == 0 // else it is stored for another snapshot
 	for n := s.first; n < s.end; n++ {
 		it := a.base.items.at(n)
@@ -153,6 +201,21 @@ func (a *adder) knownSection(is snapshot.Section) error {
 	a.files += s.files
 	a.size += s.size
 	a.endSection(s)
+	return nil
+}
+
+// expectedSection takes in a section whose items are not at hand.
+func (a *adder) expectedSection(s inventorySection) error {
+	if !a.expected[s.Objects[0]] {
+		return errUnexpected // it came before
+	}
+	delete(a.expected, s.Objects[0])
+	a.added.Items += int64(s.count)
+	a.files += s.files
+	a.size += s.size
+	if a.next != nil {
+		a.next.sections = append(a.next.sections, s)
+	}
 	return nil
 }
 
@@ -252,7 +315,7 @@ func (a *adder) orphans(context.Context) error {
 		if r.child == 0 || a.present.has(r.child) {
 			continue
 		}
-		inUse, err := a.anyInSnapshot("SELECT id FROM version WHERE dir = ?", r.child)
+		inUse, err := a.anyInSnapshot("SELECT id, until FROM version WHERE dir = ?", r.child)
 		if err != nil {
 			return err
 		}
@@ -268,13 +331,13 @@ func (a *adder) hasRow(dir int64) (bool, error) {
 	if a.base == nil {
 		return false, nil
 	}
-	return a.anyInSnapshot("SELECT v.id FROM dir d JOIN version v ON v.dir = d.parent AND v.name = d.name WHERE d.id = ? AND v.child > 0", dir)
+	return a.anyInSnapshot("SELECT v.id, v.until FROM dir d JOIN version v ON v.dir = d.parent AND v.name = d.name WHERE d.id = ? AND v.child > 0", dir)
 }
 
 // anyInSnapshot reports whether one of the versions is in the snapshot.
 func (a *adder) anyInSnapshot(query string, dir int64) (bool, error) {
 	err := a.c.query(query, []driver.Value{dir}, func(row []driver.Value) error {
-		if id := row[0].(int64); id > a.firstVersion || a.seen.has(id) {
+		if id := row[0].(int64); id > a.firstVersion || a.seen.has(id) || a.implied(id, row[1].(int64)) {
 			return errFound
 		}
 		return nil

@@ -103,20 +103,20 @@ func (a *adder) adopt(path string) (found bool, err error) {
 		return false, err
 	}
 	type member struct {
-		id            int64
+		id, until     int64
 		meta, content driver.Value
 	}
 	var rows []member
-	err = a.c.query("SELECT id, meta, content FROM version WHERE dir = ? AND name = ? AND child = 0", []driver.Value{dir, []byte(name)},
+	err = a.c.query("SELECT id, until, meta, content FROM version WHERE dir = ? AND name = ? AND child = 0", []driver.Value{dir, []byte(name)},
 		func(row []driver.Value) error {
-			rows = append(rows, member{row[0].(int64), row[1], row[2]})
+			rows = append(rows, member{row[0].(int64), row[1].(int64), row[2], row[3]})
 			return nil
 		})
 	if err != nil {
 		return false, err
 	}
 	for _, r := range rows {
-		out, err := a.takeOut(r.id)
+		out, err := a.takeOut(r.id, r.until)
 		if err != nil {
 			return false, err
 		}

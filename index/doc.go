@@ -39,8 +39,12 @@
 // nor parsed. Of its other items those that follow one another as they do in the
 // neighbour are known by their checksums alone, without a look for where they
 // end, and only new ones are decoded; what the neighbour has and the snapshot
-// turns out not to have is cut off. While older snapshots are added one after
-// another the same is kept in memory.
+// turns out not to have is cut off. A snapshot at the newest end of its chain, as each
+// push adds one, is not even compared with what the sections hold that it shares:
+// the stream's objects say beforehand which those are, and only the others are
+// loaded. Should one of them not come, or a path of theirs come a second time, all is
+// undone and done again the long way. While older snapshots are added one after
+// another, what became of the one before is kept in memory.
 //
 // # Invariants
 //

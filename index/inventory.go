@@ -16,23 +16,30 @@ import (
 // snapshot of the chain is added at the cost of what changed: a section that
 // it shares is neither fetched nor parsed, an item that it shares is not
 // decoded.
+//
+// A partial inventory lacks the items of sections that the next snapshot is
+// expected to share: nothing is done for them one by one.
 type inventory struct {
 	key      int64 // of the snapshot
+	partial  bool
 	sections []inventorySection
-	items    itemList // in the stream's order
+	items    itemList // of the sections that are loaded
 	others   []uint32 // versions that no item stands for alone: hard links, directories without item
 
-	byObject map[[32]byte]int // numbers of sections that are whole
-	table    []uint32         // of landmarks, open addressing by sum: 1 + the item's number, 0 where free
+	byObject map[[32]byte]int // numbers of sections that are whole; nil where not prepared
+	table    []uint32         // of landmarks, open addressing by sum: 1 + the item's number, 0 where free; nil likewise
 	likely   int              // the item behind the one found last
+	ended    int              // the item behind the last section
 }
 
 type inventorySection struct {
 	snapshot.Section
-	first, end  int   // of the items
+	count       int   // of items
+	first, end  int   // of the items, where they are loaded
 	files, size int64 // of regular files, as a snapshot counts them
 	whole       bool  // no item has to be looked at again
 	stored      bool  // as it is, in the chain's table
+	loaded      bool
 }
 
 const (
@@ -46,7 +53,7 @@ const (
 func newInventory(p place, neighbour, old *inventory) *inventory {
 	n := p.filesSaid + p.filesSaid/8 // and directories
 	if neighbour != nil {
-		n = int64(neighbour.items.len())
+		n = int64(neighbour.items.len()) // few where that is partial
 		n += n / 64
 	}
 	v := &inventory{key: p.key}
@@ -60,11 +67,8 @@ func newInventory(p place, neighbour, old *inventory) *inventory {
 
 // end completes the section that is being read.
 func (v *inventory) end(s inventorySection) {
-	s.first = 0
-	if n := len(v.sections); n > 0 {
-		s.first = v.sections[n-1].end
-	}
-	s.end = v.items.len()
+	s.first, s.end = v.ended, v.items.len()
+	s.count, s.loaded, v.ended = s.end-s.first, true, s.end
 	v.sections = append(v.sections, s)
 }
 
@@ -72,6 +76,9 @@ func (v *inventory) end(s inventorySection) {
 func (v *inventory) finish(revoked map[uint32]bool) {
 	for i := range v.sections {
 		s := &v.sections[i]
+		if !s.loaded {
+			continue
+		}
 		s.whole = true
 		for n := s.first; n < s.end; n++ {
 			version := &v.items.versions[n]
@@ -84,16 +91,10 @@ func (v *inventory) finish(revoked map[uint32]bool) {
 	}
 }
 
-// prepare makes the inventory ready for look-ups.
-func (v *inventory) prepare() {
-	if v.byObject != nil {
+// prepareItems makes the inventory ready for look-ups.
+func (v *inventory) prepareItems() {
+	if v.table != nil {
 		return
-	}
-	v.byObject = make(map[[32]byte]int, len(v.sections))
-	for i, s := range v.sections {
-		if _, twice := v.byObject[s.Objects[0]]; s.whole && !twice {
-			v.byObject[s.Objects[0]] = i
-		}
 	}
 	var landmarks []int
 	for i, sum := range v.items.sums {
@@ -149,6 +150,14 @@ func (v *inventory) expected() (it inventoryItem) {
 
 // known gives the sections that need not be read again.
 func (v *inventory) known() []snapshot.Section {
+	if v.byObject == nil {
+		v.byObject = make(map[[32]byte]int, len(v.sections))
+		for i, s := range v.sections {
+			if _, twice := v.byObject[s.Objects[0]]; s.whole && !twice {
+				v.byObject[s.Objects[0]] = i
+			}
+		}
+	}
 	all := make([]snapshot.Section, 0, len(v.byObject))
 	for _, i := range v.byObject {
 		all = append(all, v.sections[i].Section)
@@ -157,9 +166,14 @@ func (v *inventory) known() []snapshot.Section {
 }
 
 // inventoryOf gives what is known of the stream of a snapshot beside p: of the
-// one added last, or of the chain's newest. nil when there is nothing.
-func (x *Index) inventoryOf(c *conn, p place) (*inventory, error) {
+// one added last, or of the chain's newest, that without items where it may be
+// partial. nil when there is nothing.
+func (x *Index) inventoryOf(c *conn, p place, partial bool) (*inventory, error) {
 	seen, _, err := c.integer("PRAGMA data_version")
+	if err != nil {
+		return nil, err
+	}
+	key, _, err := c.integer("SELECT sections FROM chain WHERE id = ?", p.chain)
 	if err != nil {
 		return nil, err
 	}
@@ -168,13 +182,15 @@ func (x *Index) inventoryOf(c *conn, p place) (*inventory, error) {
 		last, x.lastSeen = nil, seen
 	}
 	x.last = nil
+	if partial && p.after == 0 && p.before != 0 && p.before == key {
+		return loadInventory(c, p.chain, &inventory{key: key, partial: true})
+	}
 	beside := func(key int64) bool { return key != 0 && (key == p.before || key == p.after) }
 	if last != nil && beside(last.key) {
 		return last, nil
 	}
-	key, _, err := c.integer("SELECT sections FROM chain WHERE id = ?", p.chain)
-	if err != nil || !beside(key) {
-		return nil, err
+	if !beside(key) {
+		return nil, nil
 	}
 	v := newInventory(p, nil, nil)
 	v.key = key

@@ -24,6 +24,9 @@ type Section struct {
 //	}
 //	err := s.Err()
 type Scanner interface {
+	// Objects are all that the stream is stored in, in order, as its sections
+	// will name them; nil where that is not known before it is read.
+	Objects() [][32]byte
 	// Next goes to the next section.
 	Next() bool
 	// Known reports whether the section is one that the source was told of.
@@ -66,6 +69,8 @@ type plainScanner struct {
 	item  *Item
 	err   error
 }
+
+func (s *plainScanner) Objects() [][32]byte { return nil }
 
 func (s *plainScanner) Next() bool {
 	first := !s.begun

@@ -227,6 +227,13 @@ type madeUpItem struct {
 	dir  string
 }
 
+func (s *madeUpScanner) Objects() (all [][32]byte) {
+	for twin := (&madeUpScanner{m: s.m, at: -1}); twin.Next(); {
+		all = append(all, twin.id)
+	}
+	return all
+}
+
 func (s *madeUpScanner) Next() bool {
 	s.at++
 	s.items, s.item = s.items[:0], -1
