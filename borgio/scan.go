@@ -100,10 +100,10 @@ func (r *Repository) Scan(ctx context.Context, a *Archive, known map[ID]Section)
 // sections begin is known only as far as sections are, so it is a guess.
 func planScan(stream []ID, known map[ID]Section) []int {
 	var plan []int
-	reached := false // an item before reaches into the object
+	reached := false // an item before may reach into the object
 	for i := 0; i < len(stream); {
 		s, ok := known[stream[i]]
-		if ok = ok && s.at(stream[i:], s.Start); !ok || reached {
+		if ok = ok && s.at(stream[i:], s.Start); !ok || reached && s.Start > 0 {
 			plan = append(plan, i)
 		}
 		reached = !ok

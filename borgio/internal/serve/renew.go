@@ -99,6 +99,18 @@ func (s *Client) run(r *renewal, linger time.Duration) {
 	l.guard.shut(shutPatience)
 }
 
+// endGuard ends the guard that Open left, if it is still there: a writer of ours
+// would wait for its lock.
+func (s *Client) endGuard() {
+	s.mu.Lock()
+	l := s.held
+	s.held = nil
+	s.mu.Unlock()
+	if l != nil {
+		l.guard.shut(shutPatience)
+	}
+}
+
 // settle looks at the repository and sees to a reader that knows the manifest.
 func (s *Client) settle() (*look, error) {
 	for {
@@ -154,6 +166,9 @@ func (s *Client) watch(rd *reader) {
 			rd.shut(failPatience)
 			return
 		case <-tick.C:
+		}
+		if rd.isClaimed() {
+			return
 		}
 		// Half of the limit is left to make the connection anew.
 		if limit := s.timeout / 2; rd.silence() > limit {

@@ -45,7 +45,10 @@
 // A transaction is a session of its own under the exclusive lock; a server cannot
 // give that back but by its end. A client that is kept has the next session log in
 // ahead and stand by, without a repository, so that a transaction is not preceded
-// by a login and the start of borg, and the lock is held for it alone.
+// by a login and the start of borg, and the lock is held for it alone. Elsewhere it is
+// the reader's session, if nobody is reading: a server makes another repository of
+// every open, and what that replaces holds no lock (RepositoryServer.open in
+// remote.py). The guard of Open, whose lock would be in the way, is ended before.
 //
 // At most one renewal is under way, one reader in use, and one on its way out
 // with calls still to finish, besides sessions that are just exiting.

@@ -45,6 +45,7 @@ type session struct {
 	idle    time.Time // since when no call is under way
 	users   int       // calls that hold the session
 	drain   bool      // no new calls: the session is to end
+	claimed bool      // it was taken for another use
 	err     error     // why it ended; nil while it runs
 }
 
@@ -304,6 +305,24 @@ func (s *session) leave() {
 	s.drain = true
 }
 
+// claim takes the session from those who acquire it, unless one of them has it or it
+// is to end.
+func (s *session) claim() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drain || s.users > 0 {
+		return false
+	}
+	s.drain, s.claimed = true, true
+	return true
+}
+
+func (s *session) isClaimed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.claimed
+}
+
 // retire reports whether the session should be closed now: nobody has used it
 // for idle, or it takes no new calls and its last ones are done.
 func (s *session) retire(idle time.Duration) bool {
@@ -312,7 +331,7 @@ func (s *session) retire(idle time.Duration) bool {
 	if s.users == 0 && time.Since(s.idle) > idle {
 		s.drain = true
 	}
-	return s.drain && s.users == 0
+	return s.drain && s.users == 0 && !s.claimed
 }
 
 // ended tells why the session has ended, nil while it runs.

@@ -68,8 +68,22 @@ func (s *Client) endBehind(sess *session, patience time.Duration) bool {
 	return true
 }
 
-// writerSession is one that stood by and is alive, or a new one. The last writer's
-// lock is gone then.
+// takeReader gives the reader's session to the caller, unless it is in use or the
+// client is kept, whose readers go on beside writers. It has no lock, so the server
+// may open the repository on it once more.
+func (s *Client) takeReader() *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	rd := s.reader
+	if s.keep || rd == nil || !rd.claim() {
+		return nil
+	}
+	s.reader = nil
+	return rd.session
+}
+
+// writerSession is one that stood by, or was a reader's, and is alive, or a new one.
+// The last writer's lock is gone then.
 func (s *Client) writerSession() (*session, error) {
 	s.mu.Lock()
 	last := s.written
@@ -77,19 +91,23 @@ func (s *Client) writerSession() (*session, error) {
 	if last != nil {
 		<-last.done
 	}
-	if sess := s.takeStandby(); sess != nil {
+	sess := s.takeStandby()
+	if sess == nil {
+		sess = s.takeReader()
+	}
+	if sess != nil {
 		if s.alive(sess) {
 			return sess, nil
 		}
-		s.log.Debug("the session that stood by is gone")
+		s.log.Debug("the session that was there is gone")
 		sess.kill() // it holds no lock
 		<-sess.done
 	}
 	return s.login()
 }
 
-// alive tells whether the server answers. There is no call for that; any that
-// needs a repository is refused while none is open, which is an answer.
+// alive tells whether the server answers. There is no call for that; one that
+// needs a repository is refused while none is open, which is an answer, too.
 func (s *Client) alive(sess *session) bool {
 	err := s.within(stillThere, sess, func(ctx context.Context) error {
 		_, frame, err := sess.call(ctx, "load_key")

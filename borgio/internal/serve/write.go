@@ -129,6 +129,7 @@ func (s *Client) begin(ctx context.Context, wait time.Duration, create *CreateOp
 }
 
 func (s *Client) openWriter(wait time.Duration, create *CreateOptions) (*Writer, error) {
+	s.endGuard()
 	sess, err := s.writerSession()
 	if err != nil {
 		return nil, err
