@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,22 +99,24 @@ func (p place) tryBegin(t testing.TB) (target, error) {
 }
 
 // signalLast sends a signal to the last of the processes that a file has the numbers
-// of, and gives that.
+// of and that still run, and gives its number.
 func signalLast(t testing.TB, file string, signal syscall.Signal) int {
 	t.Helper()
 	b, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	pids := strings.Fields(string(b))
-	var pid int
-	if _, err := fmt.Sscan(pids[len(pids)-1], &pid); err != nil {
-		t.Fatal(err)
+	for _, field := range slices.Backward(strings.Fields(string(b))) {
+		var pid int
+		if _, err := fmt.Sscan(field, &pid); err != nil {
+			t.Fatal(err)
+		}
+		if syscall.Kill(pid, signal) == nil {
+			return pid
+		}
 	}
-	if err := syscall.Kill(pid, signal); err != nil {
-		t.Fatal(err)
-	}
-	return pid
+	t.Fatal("none runs")
+	return 0
 }
 
 func targetObject(n, size int) (id ID, data []byte) {
