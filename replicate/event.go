@@ -32,11 +32,11 @@ type Event struct {
 	Snapshot snapshot.Info `json:"-"`
 	ID       string        `json:"snapshot,omitempty"`
 	Name     string        `json:"name,omitempty"`
-	Files    int64         `json:"files,omitempty"` // in the snapshot
-	Size     int64         `json:"size,omitempty"`  // bytes in them
-	Added    int64         `json:"added,omitempty"` // bytes sent
-	Lag      float64       `json:"lag,omitempty"`   // seconds
-	Error    string        `json:"error,omitempty"`
+	Files    int64         `json:"files,omitempty"`    // in the snapshot
+	Size     int64         `json:"size,omitempty"`     // bytes in them
+	Added    int64         `json:"added,omitempty"`    // bytes sent
+	Lag      float64       `json:"lag,omitempty"`      // seconds
+	Error    string        `json:"error,omitempty"`    // with Pushed and Current: what was left behind
 	Retry    float64       `json:"retry_in,omitempty"` // seconds
 }
 
@@ -124,14 +124,21 @@ func (l *ledger) failed(remote string, err error, retry time.Duration) {
 	})
 }
 
-// good records that the remote and the volume are equal, and how long it took.
+// good records that the remote and the volume are equal, but for what e says was
+// left behind, and how long it took.
 func (l *ledger) good(e Event) {
 	l.note(e, func(r *volume.Replicating) {
-		r.LastGood = time.Now().UTC()
-		r.Error, r.Failing, r.Pending = "", time.Time{}, time.Time{}
-		if e.Kind == Current {
-			return
+		now := time.Now().UTC()
+		r.Pending = time.Time{}
+		switch {
+		case e.Error == "":
+			r.LastGood, r.Failing = now, time.Time{}
+		case r.Error == "":
+			r.Failing = now
 		}
-		r.LastPush, r.Snapshot, r.Lag = r.LastGood, e.ID, e.Lag
+		r.Error = e.Error
+		if e.Kind != Current {
+			r.LastPush, r.Snapshot, r.Lag = now, e.ID, e.Lag
+		}
 	})
 }

@@ -207,8 +207,8 @@ func (p *pusher) run(ctx context.Context) error {
 // after retry, unless that is 0.
 func (p *pusher) attempt(ctx context.Context) (retry time.Duration, err error) {
 	result, err := p.push(ctx)
-	var unread *volume.UnreadError
-	if errors.As(err, &unread) { // all else is there; the log has named them
+	unread, ok := errors.AsType[*volume.UnreadError](err)
+	if ok { // all else is there; the log has named them
 		err = nil
 	}
 	if ctx.Err() != nil {
@@ -231,6 +231,9 @@ func (p *pusher) attempt(ctx context.Context) (retry time.Duration, err error) {
 		Files: result.Files, Size: result.Size, Added: result.Added, Lag: result.Committed.Sub(p.since).Seconds()}
 	if result.UpToDate {
 		e.Kind, e.Lag = Current, 0
+	}
+	if unread != nil {
+		e.Error = unread.Error()
 	}
 	p.book.good(e)
 	return 0, nil

@@ -154,12 +154,13 @@ func (p *pushing) current(ctx context.Context) (snapshot.Info, bool, error) {
 func (p *pushing) settleCurrent(at snapshot.Info) (*PushResult, error) {
 	r := p.result
 	r.UpToDate, r.Snapshot = true, at
-	p.known.LastPush, p.v.state.Base = time.Now().UTC(), markOf(at)
-	if err := errors.Join(p.v.state.save(), p.o.Connection.keep(p.remote, p.repo, p.before)); err != nil {
-		return r, err
-	}
 	for _, path := range slices.Sorted(maps.Keys(p.still)) {
 		r.unread(path, p.still[path], p.o.Report)
+	}
+	p.known.pushed(r)
+	p.v.state.Base = markOf(at)
+	if err := errors.Join(p.v.state.save(), p.o.Connection.keep(p.remote, p.repo, p.before)); err != nil {
+		return r, err
 	}
 	return r, r.unreadError()
 }
@@ -301,7 +302,8 @@ func (p *pushing) settle(ctx context.Context, base *mark) error {
 			known.see(s.ID)
 		}
 	}
-	known.LastPush, known.Pushing = time.Now().UTC(), ""
+	known.pushed(result)
+	known.Pushing = ""
 	// A push to another remote, or a pull, may have moved it meanwhile.
 	if now := v.state.Base; now == nil && base == nil || now != nil && base != nil && now.ID == base.ID {
 		v.state.Base, v.state.Arriving = markOf(result.Snapshot), nil

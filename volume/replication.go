@@ -200,7 +200,7 @@ func (v *Volume) Readiness(remote string) ([]Readiness, error) {
 	for _, r := range remotes {
 		one := Readiness{Remote: r.Name}
 		if _, known, ok := v.repositoryOf(r); ok {
-			one.LastGood = known.LastPush
+			one.LastGood = known.LastWhole
 		}
 		for _, job := range []string{"replicate", "sync"} {
 			state, err := v.Replication(job)

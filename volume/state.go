@@ -52,6 +52,7 @@ type repositoryState struct {
 	Seen       []string  `json:"seen,omitempty"`    // ids of snapshots, sorted
 	Pushing    string    `json:"pushing,omitempty"` // id of the snapshot last sent there, which may not have come to its commit
 	LastPush   time.Time `json:"last_push,omitzero"`
+	LastWhole  time.Time `json:"last_whole,omitzero"` // of those pushes that left nothing behind
 	Contact    time.Time `json:"contact,omitzero"`
 }
 
@@ -65,6 +66,14 @@ func (r *repositoryState) holds(s snapshot.Info, volume string) bool {
 		return s.Series == r.Series
 	}
 	return !r.Adopted
+}
+
+// pushed notes when a push went through.
+func (r *repositoryState) pushed(result *PushResult) {
+	r.LastPush = time.Now().UTC()
+	if len(result.Unread) == 0 {
+		r.LastWhole = r.LastPush
+	}
 }
 
 // hasSeen counts what a push sent that was killed before it could note the commit.

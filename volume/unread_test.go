@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/internal/btrfstest"
@@ -47,7 +48,16 @@ func TestUnreadIsTriedAgain(t *testing.T) {
 			var last *PushResult
 			push := func(unread int, news bool) {
 				t.Helper()
+				good := func() time.Time {
+					ready, err := v.Readiness("origin")
+					must(t, err)
+					return ready[0].LastGood
+				}
+				before := good()
 				got, err := v.Push(t.Context(), PushOptions{})
+				if whole := good().After(before); whole != (unread == 0) {
+					t.Errorf("with %d unread it is ready: %t", unread, whole)
+				}
 				told := 0
 				if e, ok := errors.AsType[*UnreadError](err); ok {
 					told, err = e.Count, nil
