@@ -20,9 +20,12 @@ var ErrTooTangled = errors.New("directories took each other's places")
 
 // FromBtrfs tells what has changed between the snapshot that the base was made
 // of and the one at root, given what btrfs says. Only what it names is looked at.
+// left is told of what cannot be; it counts as not changed.
 //
-// Errors: ErrTooTangled; what cannot be read of the tree.
-func FromBtrfs(ctx context.Context, root *worktree.Root, changes []btrfsvol.Change, exclude func(string, bool) bool) (iter.Seq2[Changed, error], error) {
+// Errors: ErrTooTangled; [fs.ErrNotExist] when the snapshot lacks what btrfs names.
+func FromBtrfs(ctx context.Context, root *worktree.Root, changes []btrfsvol.Change,
+	exclude func(string, bool) bool, left func(path string, err error),
+) (iter.Seq2[Changed, error], error) {
 	b := fromBtrfs{ctx: ctx, root: root, exclude: exclude, found: map[string]Changed{}, content: map[uint64]*btrfsvol.Change{}}
 	for i := range changes {
 		if c := &changes[i]; c.Kind == btrfsvol.Renamed || c.Kind == btrfsvol.Changed {
@@ -63,6 +66,9 @@ func FromBtrfs(ctx context.Context, root *worktree.Root, changes []btrfsvol.Chan
 	}
 	slices.SortFunc(all, func(x, y Changed) int { return borgio.ComparePaths(x.Path, y.Path) })
 	return func(yield func(Changed, error) bool) {
+		for _, l := range b.lost {
+			left(l.path, l.err)
+		}
 		for _, c := range all {
 			if !yield(c, nil) {
 				return
@@ -95,8 +101,14 @@ type fromBtrfs struct {
 	ctx     context.Context
 	root    *worktree.Root
 	exclude func(string, bool) bool
+	lost    []lost // what cannot be looked at
 	found   map[string]Changed
 	content map[uint64]*btrfsvol.Change // by inode: what tells where its content was
+}
+
+type lost struct {
+	path string
+	err  error
 }
 
 // leave notes the path that something is not at any more.
@@ -116,8 +128,12 @@ func (b *fromBtrfs) arrive(c *btrfsvol.Change) error {
 		return nil
 	}
 	l, err := b.root.Stat(livePath(c.Path))
-	if err != nil {
+	if errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if err != nil {
+		b.lost = append(b.lost, lost{livePath(c.Path), err})
+		return nil
 	}
 	if isSocket(l.Mode) {
 		return nil
@@ -142,8 +158,12 @@ func (b *fromBtrfs) moved(c *btrfsvol.Change) error {
 		vanished = vanished || below && !b.hidden(path.Join(c.OldPath, rel), dir)
 	}
 	for l, err := range b.root.Walk(b.ctx, o) {
-		if err != nil {
+		if err != nil && (l.Path == "" || b.ctx.Err() != nil || errors.Is(err, fs.ErrNotExist)) {
 			return err
+		}
+		if err != nil {
+			b.lost = append(b.lost, lost{l.Path, err})
+			continue
 		}
 		rel, below := strings.CutPrefix(l.Path, c.Path+"/")
 		if !below || isSocket(l.Mode) {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/s4-storage/s4/archive"
 	"github.com/s4-storage/s4/borgio"
+	"github.com/s4-storage/s4/btrfsvol"
 	"github.com/s4-storage/s4/worktree"
 )
 
@@ -151,6 +152,19 @@ func unreadable(t *testing.T, dir string) {
 	next := r.update(t, tree, base.Outline, "next", left)
 	if got := summary(r.items(t, next.Ref.ID)); got != ". a=1 dark dark/f=6 dark/in it here=4 kept=4 secret=6 z=1" || strings.Join(told, " ") != "a dark kept new z" {
 		t.Errorf("archived %s; told of %s", got, told)
+	}
+	told = nil
+	changed, err := archive.FromBtrfs(t.Context(), openRoot(t, tree), []btrfsvol.Change{
+		{Kind: btrfsvol.Changed, Path: "dark/f", Mode: 0o644}, {Kind: btrfsvol.Changed, Path: "here", Mode: 0o644},
+	}, func(string, bool) bool { return false }, left)
+	do(t, err)
+	for c, err := range changed {
+		if do(t, err); c.Path != "here" {
+			t.Errorf("changed: %+v", c)
+		}
+	}
+	if strings.Join(told, " ") != "dark/f" {
+		t.Errorf("told of %s", told)
 	}
 	do(t, os.Chmod(at("a"), 0o600), os.Chmod(at("dark"), 0o700), os.Chmod(at("kept"), 0o600), os.Chmod(at("new"), 0o600))
 	told = nil

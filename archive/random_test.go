@@ -354,7 +354,7 @@ func (s *subject) round(t *testing.T, round int, dir, before string) {
 		changes, err := btrfsvol.Changes(ctx, before, dir, btrfsvol.Options{Exclude: hiddenDir})
 		do(t, err)
 		moved = archive.Moved(changes)
-		changed, err := archive.FromBtrfs(ctx, root, changes, hidden)
+		changed, err := archive.FromBtrfs(ctx, root, changes, hidden, left)
 		if errors.Is(err, archive.ErrTooTangled) {
 			s.tangled++
 		} else {

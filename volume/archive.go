@@ -198,7 +198,7 @@ func (a *archiving) make(ctx context.Context, every time.Duration, info borgio.A
 		return m.All(ctx, nil, info)
 	}
 	if a.changes != nil {
-		changed, err := archive.FromBtrfs(ctx, root, a.changes, o.Exclude)
+		changed, err := archive.FromBtrfs(ctx, root, a.changes, o.Exclude, a.left)
 		if errors.Is(err, archive.ErrTooTangled) {
 			m.Moved = archive.Moved(a.changes)
 			return m.All(ctx, a.outline, info)
