@@ -257,6 +257,9 @@ func (a *archiving) sinceBase(ctx context.Context) ([]btrfsvol.Change, error) {
 	if then, err := exclusionAt(store.Path(base.Handle)); err != nil || !then.Equal(a.excluded) {
 		return nil, err // files come or go that did not change
 	}
+	if known := a.view.since; known != nil && known.handle == base.Handle {
+		return known.changes, nil
+	}
 	changes, err := btrfsvol.Changes(ctx, store.Path(base.Handle), a.view.Root, btrfsvol.Options{Exclude: LocalDir})
 	if errors.Is(err, fs.ErrPermission) {
 		a.v.log.Info("only root may ask btrfs what changed; all files are looked at")

@@ -21,6 +21,14 @@ type View struct {
 	Fresh bool
 	// Differs tells that the view is known to differ from the base.
 	Differs bool
+
+	since *difference // from the snapshot before; nil where it was not asked for
+}
+
+// difference is what btrfs tells to have changed since a snapshot was taken.
+type difference struct {
+	handle  string // the snapshot's
+	changes []btrfsvol.Change
 }
 
 // view gives the consistent view that a push reads. On btrfs that is the newest
@@ -70,7 +78,7 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 	if !reusable {
 		return view, nil
 	}
-	same, err := equal(ctx, store.Path(last.Handle), view.Root)
+	changes, same, err := compare(ctx, store.Path(last.Handle), view.Root)
 	switch {
 	case errors.Is(err, fs.ErrPermission): // only root may ask btrfs what changed
 	case err != nil:
@@ -79,6 +87,7 @@ func (v *Volume) view(ctx context.Context, message string, held []snapshot.Info,
 		return &View{Root: store.Path(last.Handle), Snapshot: &last}, v.drop(view)
 	default:
 		view.Differs = isBase
+		view.since = &difference{last.Handle, changes}
 	}
 	return view, nil
 }
@@ -89,15 +98,15 @@ func (v *Volume) nested() ([]string, error) {
 	return slices.DeleteFunc(all, func(path string) bool { return private(path, true) }), err
 }
 
-// equal tells whether two snapshots differ in nothing but what is this host's own or
-// left out. Where other patterns count, their configurations differ.
-func equal(ctx context.Context, a, b string) (bool, error) {
+// compare tells in what two snapshots differ, and whether that is nothing but what is
+// this host's own or left out. Where other patterns count, their configurations differ.
+func compare(ctx context.Context, a, b string) (changes []btrfsvol.Change, same bool, err error) {
 	excluded, err := exclusionAt(b)
 	if err != nil {
-		return false, err
+		return nil, false, err
 	}
-	changes, err := btrfsvol.Changes(ctx, a, b, btrfsvol.Options{Exclude: LocalDir})
-	return err == nil && !slices.ContainsFunc(changes, func(c btrfsvol.Change) bool {
+	changes, err = btrfsvol.Changes(ctx, a, b, btrfsvol.Options{Exclude: LocalDir})
+	return changes, err == nil && !slices.ContainsFunc(changes, func(c btrfsvol.Change) bool {
 		seen := func(p string) bool { return p != "" && !hides(excluded, p, c.Mode.IsDir()) }
 		return (!c.OnlyTimes() || !c.Mode.IsDir()) && (seen(c.Path) || seen(c.OldPath))
 	}), err
