@@ -128,14 +128,13 @@ func (b *fromBtrfs) arrive(c *btrfsvol.Change) error {
 		return nil
 	}
 	l, err := b.root.Stat(livePath(c.Path))
-	if errors.Is(err, fs.ErrNotExist) {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return err
-	}
-	if err != nil {
+	case err != nil:
 		b.lost = append(b.lost, lost{livePath(c.Path), err})
-		return nil
-	}
-	if isSocket(l.Mode) {
+		return nil //nolint:nilerr // left is told of it
+	case isSocket(l.Mode):
 		return nil
 	}
 	n := Changed{Path: c.Path, Live: &l}
