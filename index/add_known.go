@@ -39,8 +39,11 @@ func (a *adder) useBase(s snapshot.Scanner) error {
 			}
 			return there
 		})
-		if err != nil || !ok {
-			return errors.Join(err, errUnexpected)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return errUnexpected
 		}
 	}
 	a.base.prepareItems()
@@ -214,6 +217,7 @@ func (a *adder) expectedSection(s inventorySection) error {
 	a.files += s.files
 	a.size += s.size
 	if a.next != nil {
+		s.first, s.end = a.next.items.len(), a.next.items.len()
 		a.next.sections = append(a.next.sections, s)
 	}
 	return nil

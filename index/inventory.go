@@ -29,7 +29,6 @@ type inventory struct {
 	byObject map[[32]byte]int // numbers of sections that are whole; nil where not prepared
 	table    []uint32         // of landmarks, open addressing by sum: 1 + the item's number, 0 where free; nil likewise
 	likely   int              // the item behind the one found last
-	ended    int              // the item behind the last section
 }
 
 type inventorySection struct {
@@ -67,8 +66,12 @@ func newInventory(p place, neighbour, old *inventory) *inventory {
 
 // end completes the section that is being read.
 func (v *inventory) end(s inventorySection) {
-	s.first, s.end = v.ended, v.items.len()
-	s.count, s.loaded, v.ended = s.end-s.first, true, s.end
+	s.first = 0
+	if n := len(v.sections); n > 0 {
+		s.first = v.sections[n-1].end
+	}
+	s.end = v.items.len()
+	s.count, s.loaded = s.end-s.first, true
 	v.sections = append(v.sections, s)
 }
 
